@@ -1,0 +1,1 @@
+"""The `edge-agent` command: thin, every command calls one library function."""

@@ -1,0 +1,39 @@
+"""`edge-agent run`: a site."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_agent.config import load_site
+from edge_cli.logs import log_to_stderr
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="The site file.", show_default=False)],
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop when every source is at its end (recorded files).")
+    ] = False,
+) -> None:
+    """Run a site until SIGTERM or Ctrl-C; logs go to stderr as JSON lines.
+
+    Example: edge-agent run site.yaml
+    """
+    from edge_agent.site import SiteProcess  # noqa: PLC0415 - a bad site file is told before models are loaded
+
+    site = load_site(file)
+    log_to_stderr(site.config.log)
+    stop = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stop.set())
+    process = SiteProcess(site)
+    try:
+        process.start()
+        process.wait(stop, once)
+    finally:
+        process.close()

@@ -1,0 +1,88 @@
+"""Acting: the grants, the deadline, the tool, and the record of what came of it."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from edge_models.errors import KitError
+from edge_sync.release import AgentSpec
+
+from edge_agent.memory.draft import Draft, to_body
+from edge_agent.memory.journal import Journal
+from edge_agent.memory.queries import OpenIntent
+from edge_agent.records import Choice, Outcome
+from edge_agent.tools.base import Call, Tool
+from edge_agent.tools.grants import allowed
+
+log = logging.getLogger(__name__)
+
+
+class Actor:
+    """Runs tools for all agents of a site, within what the release and the site file grant."""
+
+    def __init__(
+        self, journal: Journal, tools: Mapping[str, Tool], ceiling: frozenset[str], now_us: Callable[[], int]
+    ) -> None:
+        """`ceiling`: the tools any agent of this site may call at all."""
+        self._journal, self._tools, self._ceiling, self._now_us = journal, tools, ceiling, now_us
+
+    def act(self, spec: AgentSpec, decision: Draft, choice: Choice) -> Outcome:
+        """Do what a durable decision says; its result is recorded with the next transaction."""
+        do, intent = choice.do, decision.intent
+        if do is None or intent is None or decision.id is None:
+            raise ValueError("only a durable decision that names a tool can be acted on")
+        call = Call(decision.id, spec.name, decision.subject, intent.valid_until_us)
+        outcome = self._run(do.tool, do.args, call, frozenset(spec.grants))
+        self._record(call, do.tool, outcome)
+        return outcome
+
+    def resolve(self, intents: list[OpenIntent], specs: Mapping[str, AgentSpec]) -> int:
+        """Settle what a process that ended left open; returns how many.
+
+        In time and idempotent: done again under the same decision id. Else: recorded as expired or unknown.
+        """
+        for intent in intents:
+            call = Call(intent.decision, intent.agent, intent.subject, intent.valid_until_us)
+            spec, tool = specs.get(intent.agent), self._tools.get(intent.tool)
+            if self._now_us() >= intent.valid_until_us:
+                outcome = Outcome("expired", {"reason": "the process ended before it was done; too late to do it now"})
+            elif spec is not None and tool is not None and tool.idempotent:
+                outcome = self._run(intent.tool, intent.args, call, frozenset(spec.grants))
+                outcome = Outcome(outcome.status, {**outcome.detail, "repeated": True})
+            else:
+                outcome = Outcome("unknown", {"reason": "the process ended while it was being done"})
+            self._record(call, intent.tool, outcome)
+        return len(intents)
+
+    def _run(self, name: str, args: Mapping[str, object], call: Call, grants: frozenset[str]) -> Outcome:
+        refused = allowed(name, grants, self._ceiling)
+        tool = self._tools.get(name)
+        if refused is not None or tool is None:
+            return Outcome("refused", {"reason": refused or f"no tool is named {name!r} here"})
+        if self._now_us() >= call.deadline_us:
+            return Outcome("expired", {"reason": "decided too long ago"})
+        try:
+            return Outcome("done", tool.run(args, call))
+        except KitError as error:
+            return Outcome("failed", {"error": str(error)})
+        except Exception as error:  # a third party's tool must not take its agent down
+            log.exception("tool_crashed", extra={"tool": name, "agent": call.agent})
+            return Outcome("failed", {"error": f"{type(error).__name__}: {error}"[:500]})
+
+    def _record(self, call: Call, tool: str, outcome: Outcome) -> None:
+        lane = self._tools[tool].lane if tool in self._tools and outcome.status == "done" else "decision"
+        body = to_body({"status": outcome.status, **outcome.detail})
+        self._journal.later(
+            [
+                Draft(
+                    lane,
+                    "action",
+                    call.agent,
+                    self._now_us(),
+                    body,
+                    subject=call.subject,
+                    label=tool,
+                    ref=call.decision,
+                    settles=True,
+                )
+            ]
+        )

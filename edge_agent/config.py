@@ -1,0 +1,136 @@
+"""The site file: what this site is, where its hub and its machines are, and the most its agents may do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from edge_models.errors import ConfigError, RejectedError
+from edge_sync.mqtt import Broker
+from edge_sync.release import AgentSpec
+from edge_sync.topics import site_id
+from edge_sync.yamlfile import load_yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HubLink(_Section):
+    """The link to the hub. Paths are relative to the site file."""
+
+    broker: str
+    """``mqtts://HOST:8883``; ``mqtt://`` only on this machine."""
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    director_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """The ed25519 public key, hex, that signs what this site should run."""
+    reconnect_max_s: Annotated[int, Field(ge=1, le=600)] = 30
+    byte_rate: Annotated[int, Field(gt=0)] | None = None
+    """The most bytes of journal a second; no cap when left out."""
+
+
+class Endpoint(_Section):
+    """A machine or broker at the site that agents call by name."""
+
+    url: str
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+
+
+class ApiConfig(_Section):
+    """The local API. Anything but loopback needs a token."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """0: any free port, written to ``DATA/api.port``."""
+    token_file: Path | None = None
+
+
+class Disk(_Section):
+    """What the site's memory may take of the disk."""
+
+    journal_mb: Annotated[int, Field(ge=16, le=1_000_000)] = 512
+
+
+class SiteConfig(_Section):
+    """A site file."""
+
+    site: str
+    labels: dict[str, str] = {}
+    data: Path = Path("data")
+    """The folder for everything this site remembers; made if it is missing."""
+    hub: HubLink | None = None
+    """Left out: the site runs alone."""
+    release: Annotated[int, Field(ge=0)] = 0
+    """The number of the release that `agents` is."""
+    agents: list[AgentSpec] = []
+    """What runs until the hub sends a newer release."""
+    endpoints: dict[str, Endpoint] = {}
+    grants: list[str] = []
+    """Tools any agent here may call at all, whatever a release says."""
+    api: ApiConfig | None = ApiConfig()
+    disk: Disk = Disk()
+    log: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("site")
+    @classmethod
+    def _is_site_id(cls, value: str) -> str:
+        try:
+            return site_id(value)
+        except RejectedError as error:
+            raise ValueError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site file that was read, and the folder its paths are relative to."""
+
+    config: SiteConfig
+    base: Path
+
+    @property
+    def data(self) -> Path:
+        """The site's data folder."""
+        return self.base / self.config.data
+
+    def path(self, relative: Path | None) -> Path | None:
+        """A path of the site file, resolved."""
+        return None if relative is None else self.base / relative
+
+    def broker(self) -> Broker:
+        """How to reach the hub's broker. Raises `ConfigError` where the site has no hub or would speak in clear."""
+        hub = self.config.hub
+        if hub is None:
+            raise ConfigError("this site file names no hub: add `hub:` with `broker` and `director_key`")
+        broker = Broker(
+            url=hub.broker,
+            client_id=self.config.site,
+            username=hub.username,
+            password_file=self.path(hub.password_file),
+            ca_file=self.path(hub.ca_file),
+            cert_file=self.path(hub.cert_file),
+            key_file=self.path(hub.key_file),
+            reconnect_max_s=hub.reconnect_max_s,
+        )
+        broker.require_tls()
+        return broker
+
+    def endpoint(self, name: str) -> Endpoint:
+        """The endpoint with this name, its paths resolved. Raises `ConfigError` naming those there are."""
+        found = self.config.endpoints.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.config.endpoints)) or "none"
+            raise ConfigError(f"no endpoint is named {name!r} in the site file (there are: {known})")
+        return found.model_copy(
+            update={"password_file": self.path(found.password_file), "ca_file": self.path(found.ca_file)}
+        )
+
+
+def load_site(path: Path) -> Site:
+    """Read a site file. Raises `ConfigError`: file, key, and what would be right."""
+    return Site(load_yaml(path, SiteConfig), path.resolve().parent)

@@ -1,0 +1,308 @@
+"""The journal's writer: group commit, sequence numbers and the hash chain, in one transaction.
+
+Threads hand over *units* (the drafts that must be durable together). Whoever gets the commit lock first
+writes everything that waits, so one fsync serves all agents; nobody is handed to another thread.
+"""
+
+import secrets
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_models.errors import RetryableError
+from edge_sync.rows import LANES, MAX_BODY_BYTES, Epoch, Lane, Row, chain, chain_start, record_id, row_bytes
+
+from edge_agent.memory.draft import Draft
+from edge_agent.memory.schema import open_writer
+
+GROUP_COMMIT_S = 0.05
+"""The longest an undemanding record waits for a transaction to join. Source: docs/design.md section 4."""
+
+MAX_WAITING = 10_000
+"""Undemanding records in memory; beyond it, their writers wait for the disk like everybody else."""
+
+_INSERT = (
+    "INSERT INTO journal (epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class JournalUnavailableError(RetryableError):
+    """The journal can't take records now (a full disk): nothing was written, so nothing may be done."""
+
+
+@dataclass(slots=True, eq=False)
+class _Unit:
+    drafts: Sequence[Draft] = ()
+    also: Callable[[sqlite3.Connection], None] | None = None
+    """Further statements of the same transaction."""
+    waited_for: bool = True
+    done: bool = False
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class _Tail:
+    seq: int
+    hash: bytes
+
+
+@dataclass(slots=True)
+class _Work:
+    """One transaction being built: nothing in it counts until COMMIT."""
+
+    tails: dict[Lane, _Tail]
+    rows: list[tuple[object, ...]] = field(default_factory=list)
+    ids: list[tuple[Draft, str]] = field(default_factory=list)
+    pending: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A stream grew to `last`."""
+
+    epoch: Epoch
+    order: int
+    lane: Lane
+    last: int
+
+
+class Journal:
+    """The one writer of a site's memory. Safe to call from any thread."""
+
+    def __init__(self, path: Path, budget_mb: int, now_us: Callable[[], int]) -> None:
+        """Open the file and begin a new epoch. Raises `ConfigError`, `JournalUnavailableError`."""
+        self.path = path
+        self._connection = open_writer(path, budget_mb)
+        self._now_us = now_us
+        self._queue: deque[_Unit] = deque()
+        self._commit_lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._listeners: list[Callable[[Growth], None]] = []
+        self.commits = 0
+        self.epoch = Epoch("")
+        self.order = 0
+        self._tails: dict[Lane, _Tail] = {}
+        try:
+            self._begin_epoch()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise _unavailable(error) from None
+        self._flusher = threading.Thread(target=self._flush_now_and_then, name="journal", daemon=True)
+        self._flusher.start()
+
+    def listen(self, listener: Callable[[Growth], None]) -> None:
+        """Have `listener` called after each commit, on the committing thread; it must return at once."""
+        self._listeners.append(listener)
+
+    def last(self, lane: Lane) -> int:
+        """The lane's last durable sequence number in this epoch."""
+        return self._tails[lane].seq
+
+    def write(self, drafts: Sequence[Draft], also: Callable[[sqlite3.Connection], None] | None = None) -> None:
+        """Durable on return, all or nothing. Raises `JournalUnavailableError`."""
+        unit = _Unit(drafts, also)
+        self._queue.append(unit)
+        with self._commit_lock:
+            if not unit.done:
+                self._commit_waiting()
+        if unit.error is not None:
+            raise unit.error
+
+    def later(self, drafts: Sequence[Draft] = (), also: Callable[[sqlite3.Connection], None] | None = None) -> None:
+        """Joins the next transaction, `GROUP_COMMIT_S` from now at the latest; kept while the disk is full."""
+        if len(self._queue) >= MAX_WAITING:
+            self.write(drafts, also)
+            return
+        self._queue.append(_Unit(drafts, also, waited_for=False))
+        self._wake.set()
+
+    def flush(self) -> None:
+        """Everything handed over before is durable on return. Raises `JournalUnavailableError`."""
+        self.write(())
+
+    def new_epoch(self) -> None:
+        """Begin a new epoch in the same process: the old one's numbers turned out to be somebody else's too."""
+        with self._commit_lock:
+            self._commit_waiting()
+            self._begin_epoch()
+
+    def maintain(self, work: Callable[[sqlite3.Connection], int]) -> int:
+        """Run `work` in a transaction of its own (retention); returns what it returns."""
+        with self._commit_lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(self._connection)
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise _unavailable(error) from None
+            return result
+
+    def close(self) -> None:
+        """Write what waits, fold the WAL into the file, and close."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._wake.set()
+        self._flusher.join()
+        with self._commit_lock:
+            self._commit_waiting()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.close()
+
+    def _begin_epoch(self) -> None:
+        epoch = Epoch(secrets.token_hex(8))
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        previous = connection.execute("SELECT epoch, ord FROM epochs ORDER BY ord DESC LIMIT 1").fetchone()
+        if previous is not None:
+            lasts = [last_of(connection, previous[0], lane) for lane in LANES]
+            connection.execute(
+                "UPDATE epochs SET alarm=?, decision=?, telemetry=? WHERE epoch=?", (*lasts, previous[0])
+            )
+        self.order = 1 if previous is None else previous[1] + 1
+        connection.execute(
+            "INSERT INTO epochs (epoch, ord, started_at) VALUES (?, ?, ?)",
+            (epoch, self.order, self._now_us()),
+        )
+        connection.execute("COMMIT")
+        self.epoch = epoch
+        self._tails = {lane: _Tail(0, chain_start(epoch, lane)) for lane in LANES}
+
+    def _commit_waiting(self) -> None:
+        """Write every waiting unit in one transaction. The caller holds the commit lock."""
+        units = []
+        while self._queue:
+            units.append(self._queue.popleft())
+        if any(unit.drafts or unit.also for unit in units):
+            self._commit(units)
+        else:
+            for unit in units:
+                unit.done = True
+
+    def _commit(self, units: list[_Unit]) -> None:
+        work = _Work({lane: _Tail(tail.seq, tail.hash) for lane, tail in self._tails.items()})
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for unit in units:
+                self._put(unit, work)
+            self._connection.executemany(_INSERT, work.rows)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            self._keep_or_refuse(units, error)
+            return
+        except (ValueError, TypeError) as error:  # one unit is wrong: the others must not suffer for it
+            self._roll_back()
+            if len(units) == 1:
+                units[0].done, units[0].error = True, error
+                return
+            for unit in units:
+                self._commit([unit])
+            return
+        self.commits += 1
+        for draft, public_id in work.ids:
+            draft.id = public_id
+        grown = [lane for lane in LANES if work.tails[lane].seq > self._tails[lane].seq]
+        self._tails = work.tails
+        for unit in units:
+            unit.done = True
+        for lane in grown:
+            for listener in self._listeners:
+                listener(Growth(self.epoch, self.order, lane, self._tails[lane].seq))
+
+    def _put(self, unit: _Unit, work: _Work) -> None:
+        for draft in unit.drafts:
+            tail = work.tails[draft.lane]
+            tail.seq += 1
+            ref = draft.ref
+            if isinstance(ref, Draft):
+                ref = work.pending.get(id(ref)) or ref.id
+                if ref is None:
+                    raise ValueError("a draft follows from one that was never written")
+            row = Row(
+                tail.seq,
+                draft.at_us,
+                draft.kind,
+                draft.agent,
+                draft.subject,
+                draft.label,
+                draft.score,
+                ref,
+                draft.body,
+            )
+            if len(draft.body) > MAX_BODY_BYTES:
+                raise ValueError(f"a body of {len(draft.body)} characters: make it with to_body")
+            tail.hash = chain(tail.hash, row_bytes(row))
+            public_id = work.pending[id(draft)] = record_id(self.epoch, draft.lane, tail.seq)
+            work.ids.append((draft, public_id))
+            work.rows.append(
+                (self.epoch, draft.lane, tail.seq, row.at, row.kind, row.agent, row.subject, row.label, row.score, ref,
+                 row.body, tail.hash)
+            )  # fmt: skip
+            if draft.intent is not None or draft.settles or draft.fact is not None:
+                self._put_aside(draft, public_id, ref)
+        if unit.also is not None:
+            unit.also(self._connection)
+
+    def _put_aside(self, draft: Draft, public_id: str, ref: str | None) -> None:
+        """The small tables that must change in the transaction of their record."""
+        if draft.intent is not None:
+            self._connection.execute(
+                "INSERT INTO intents (decision, agent, subject, tool, args, valid_until) VALUES (?, ?, ?, ?, ?, ?)",
+                (public_id, draft.agent, draft.subject, draft.intent.tool, draft.intent.args,
+                 draft.intent.valid_until_us),
+            )  # fmt: skip
+        if draft.settles:
+            self._connection.execute("DELETE FROM intents WHERE decision=?", (ref,))
+        if draft.fact is not None:
+            self._connection.execute(
+                "INSERT INTO facts (scope, key, value, version, origin, expires_at) VALUES ('site', ?, ?, 1, ?, ?)"
+                " ON CONFLICT (scope, key) DO UPDATE SET value=excluded.value, version=version+1,"
+                " origin=excluded.origin, expires_at=excluded.expires_at",
+                (draft.fact.key, draft.fact.value, public_id, draft.fact.expires_at_us),
+            )
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _keep_or_refuse(self, units: list[_Unit], error: sqlite3.Error) -> None:
+        """Nothing was written: those who wait are told; what nobody waits for is kept for the next transaction."""
+        for unit in reversed(units):
+            if unit.waited_for:
+                unit.done, unit.error = True, _unavailable(error)
+            else:
+                self._queue.appendleft(unit)
+
+    def _flush_now_and_then(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            self._stop.wait(GROUP_COMMIT_S)
+            with self._commit_lock:
+                self._commit_waiting()
+            if self._queue:  # the disk is full: what was kept is tried again in a second
+                self._stop.wait(1.0)
+                self._wake.set()
+
+
+def last_of(connection: sqlite3.Connection, epoch: str, lane: str) -> int:
+    """The last sequence number ever used in a stream, from whatever of it is left."""
+    query = (
+        "SELECT max(coalesce((SELECT max(seq) FROM journal WHERE epoch=:e AND lane=:l), 0),"
+        " coalesce((SELECT max(last) FROM gaps WHERE epoch=:e AND lane=:l), 0),"
+        " coalesce((SELECT max(trimmed) FROM cursors WHERE epoch=:e AND lane=:l), 0))"
+    )
+    return int(connection.execute(query, {"e": epoch, "l": lane}).fetchone()[0])
+
+
+def _unavailable(error: sqlite3.Error) -> JournalUnavailableError:
+    return JournalUnavailableError(
+        f"the journal can't be written ({error}): free disk space, or raise disk.journal_mb", 1.0
+    )

@@ -1,0 +1,155 @@
+"""What the journal holds for the hub: the next batch of a stream, the streams there are, the hub's cursors."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from edge_models.errors import KitError
+from edge_sync.batch import MAX_BATCH_BYTES, encode
+from edge_sync.rows import LANES, Gap, Lane, Row, chain_start, row_bytes
+from edge_sync.uplink import FULL_BATCH_ROWS, Stream
+
+from edge_agent.memory.journal import last_of
+
+MAX_BATCH_RAW_BYTES = 1024 * 1024
+"""Of rows before compression, so that one batch costs little memory at either end."""
+
+_UNKNOWN = bytes(32)
+"""Stands for the hash before a gap whose rows are gone: the hub does not compare it there."""
+
+
+class DamagedError(KitError):
+    """Rows of the journal are missing and no gap says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """One stream of the journal: where it ends and what the hub has of it."""
+
+    epoch: str
+    order: int
+    lane: Lane
+    last: int
+    acked: int
+    trimmed: int
+
+    @property
+    def stream(self) -> Stream:
+        """Its key."""
+        return (self.epoch, self.lane)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An encoded batch and the last sequence number in it."""
+
+    message: bytes
+    last: int
+
+
+def streams(connection: sqlite3.Connection) -> list[StreamState]:
+    """Every stream that has records, oldest epoch first."""
+    found = []
+    cursors = {
+        (epoch, lane): (acked, trimmed)
+        for epoch, lane, acked, trimmed in connection.execute("SELECT epoch, lane, acked, trimmed FROM cursors")
+    }
+    for epoch, order, *lasts in connection.execute(
+        "SELECT epoch, ord, alarm, decision, telemetry FROM epochs ORDER BY ord"
+    ):
+        for lane, noted in zip(LANES, lasts, strict=True):
+            last = noted or last_of(connection, epoch, lane)
+            if last:
+                acked, trimmed = cursors.get((epoch, lane), (0, 0))
+                found.append(StreamState(epoch, order, lane, last, acked, trimmed))
+    return found
+
+
+def set_cursor(connection: sqlite3.Connection, stream: Stream, seq: int) -> None:
+    """Note what the hub durably holds; call it inside a transaction of the writer."""
+    connection.execute(
+        "INSERT INTO cursors (epoch, lane, acked) VALUES (?, ?, ?)"
+        " ON CONFLICT (epoch, lane) DO UPDATE SET acked=excluded.acked",
+        (*stream, seq),
+    )
+
+
+def read_batch(
+    connection: sqlite3.Connection, stream: Stream, after: int, most: int = FULL_BATCH_ROWS
+) -> Outgoing | None:
+    """The batch that follows `after`, or None where nothing does. Raises `DamagedError`."""
+    rows = connection.execute(
+        "SELECT seq, at, kind, agent, subject, label, score, ref, body, hash FROM journal"
+        " WHERE epoch=? AND lane=? AND seq>? ORDER BY seq LIMIT ?",
+        (*stream, after, most),
+    ).fetchall()
+    while True:
+        outgoing = _encode(connection, stream, after, rows)
+        if outgoing is None or len(outgoing.message) <= MAX_BATCH_BYTES:
+            return outgoing
+        rows = rows[: max(1, len(rows) // 2)]
+
+
+def _encode(
+    connection: sqlite3.Connection, stream: Stream, after: int, rows: list[tuple[object, ...]]
+) -> Outgoing | None:
+    gaps = _gaps(connection, stream, after)
+    raws: list[bytes] = []
+    sent_gaps: list[Gap] = []
+    expected, size, at_hash = after + 1, 0, _UNKNOWN
+    for *fields, row_hash in rows:
+        row = Row(*fields)  # type: ignore[arg-type]
+        while gaps and gaps[0].first == expected < row.seq:
+            gap = gaps.pop(0)
+            sent_gaps.append(gap)
+            expected, at_hash = gap.last + 1, gap.hash
+        if row.seq != expected:
+            raise DamagedError(
+                f"journal {stream[0]}:{stream[1]}: rows {expected} to {row.seq - 1} are gone and no gap says so"
+            )
+        raw = row_bytes(row)
+        size += len(raw)
+        if raws and size > MAX_BATCH_RAW_BYTES:
+            break
+        raws.append(raw)
+        expected, at_hash = row.seq + 1, row_hash  # type: ignore[assignment]
+    else:
+        while gaps and gaps[0].first == expected:
+            gap = gaps.pop(0)
+            sent_gaps.append(gap)
+            expected, at_hash = gap.last + 1, gap.hash
+    if expected == after + 1:
+        return None
+    ends = (hash_at(connection, stream, after) or _UNKNOWN, at_hash)
+    return Outgoing(encode(*stream, raws, sent_gaps, (after + 1, expected - 1), ends), expected - 1)
+
+
+def hash_at(connection: sqlite3.Connection, stream: Stream, seq: int) -> bytes | None:
+    """The chain's hash at `seq`, None where it is not known any more."""
+    if seq == 0:
+        return chain_start(*stream)
+    for query in (
+        "SELECT hash FROM journal WHERE epoch=? AND lane=? AND seq=?",
+        "SELECT hash FROM gaps WHERE epoch=? AND lane=? AND last=?",
+        "SELECT trimmed_hash FROM cursors WHERE epoch=? AND lane=? AND trimmed=?",
+    ):
+        found = connection.execute(query, (*stream, seq)).fetchone()
+        if found is not None:
+            return bytes(found[0])
+    return None
+
+
+def _gaps(connection: sqlite3.Connection, stream: Stream, after: int) -> list[Gap]:
+    """Declared gaps after `after`, the first cut to begin there; rows trimmed after their ack are one of them."""
+    gaps = []
+    trimmed = connection.execute(
+        "SELECT trimmed, trimmed_hash FROM cursors WHERE epoch=? AND lane=? AND trimmed>?", (*stream, after)
+    ).fetchone()
+    if trimmed is not None:
+        gaps.append(Gap(after + 1, trimmed[0], "dropped after the hub acknowledged it", bytes(trimmed[1])))
+        after = trimmed[0]
+    for first, last, reason, end_hash in connection.execute(
+        "SELECT first, last, reason, hash FROM gaps WHERE epoch=? AND lane=? AND last>? ORDER BY first",
+        (*stream, after),
+    ):
+        gaps.append(Gap(max(first, after + 1), last, reason, bytes(end_hash)))
+    return gaps

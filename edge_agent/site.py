@@ -1,0 +1,200 @@
+"""The site process: makes the parts, starts them in order, ends them in order."""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from importlib.metadata import version
+
+from edge_models.digests import Digest
+from edge_models.errors import ConfigError, KitError, RejectedError
+from edge_sync.documents import dump
+from edge_sync.release import resolve
+
+from edge_agent.actor import Actor
+from edge_agent.brain import Deployment, deploy
+from edge_agent.config import Site
+from edge_agent.inference.registry import Models
+from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
+from edge_agent.memory.facts import Facts
+from edge_agent.memory.journal import Journal
+from edge_agent.memory.keeper import Keeper
+from edge_agent.memory.queries import open_intents
+from edge_agent.memory.schema import reading
+from edge_agent.records import Json
+from edge_agent.supervisor import Supervisor
+from edge_agent.tools.base import Tool, ToolContext
+from edge_agent.tools.registry import make_tools
+from edge_agent.update.blobs import BlobStore
+from edge_agent.update.service import Outbox, UpdateService
+from edge_agent.update.slots import Slot, read_slot, seen_generation
+from edge_agent.uplink import UplinkService
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 3.0
+"""How long a stop waits for the hub to acknowledge the last records; they are safe on disk either way."""
+
+
+def now_us() -> int:
+    """UTC microseconds by this machine's clock."""
+    return time.time_ns() // 1000
+
+
+class SiteProcess:
+    """One site, from its site file to its agents."""
+
+    def __init__(self, site: Site) -> None:
+        """Open the memory and load what runs. Raises `ConfigError`, `RejectedError`; nothing is left open then."""
+        self.site = site
+        site.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _lock_data(site)
+        self.journal = Journal(site.data / "memory.db", site.config.disk.journal_mb, now_us)
+        self.models = Models()
+        self._tools: dict[str, Tool] = {}
+        try:
+            self._facts = Facts(self.journal, now_us)
+            context = ToolContext(site.config.site, site.endpoint, self._facts.set, now_us)
+            self._tools = make_tools(site.config.grants, context)
+            self._actor = Actor(self.journal, self._tools, frozenset(site.config.grants), now_us)
+            self._blobs = BlobStore(site.data / "blobs")
+            running, self._deployment = self._choose()
+            self.supervisor = Supervisor(site, self.journal, self._facts, self._actor, self.models, now_us)
+            self.uplink: UplinkService | None = None
+            self.updates: UpdateService | None = None
+            if site.config.hub is not None:
+                self._connect(running)
+        except BaseException:
+            self._close_memory()
+            raise
+        self._keeper = Keeper(self.journal)
+
+    def start(self) -> None:
+        """Settle what the last process left open, then start the agents, then the link to the hub."""
+        self._keeper.start()
+        with reading(self.journal.path) as connection:
+            left = open_intents(connection)
+        specs = {brain.spec.name: brain.spec for brain in self._deployment.brains}
+        resolved = self._actor.resolve(left, specs)
+        what: dict[str, Json] = {"release": self._deployment.release.release, "resolved_intents": resolved}
+        self.journal.write([Draft("decision", "event", JOURNAL_AGENT, now_us(), to_body(what), label="started")])
+        self.supervisor.apply(self._deployment)
+        if self.updates is not None and self.uplink is not None:
+            self.updates.start()
+            self.uplink.start()
+
+    def close(self) -> None:
+        """Stop agents, let the hub have the last records if it is there, fold the memory up."""
+        self.supervisor.stop()
+        if self.updates is not None:
+            self.updates.close()
+        event = Draft("decision", "event", JOURNAL_AGENT, now_us(), "{}", label="stopped")
+        try:
+            self.journal.write([event])
+        except KitError as error:
+            log.warning("stop_not_recorded", extra={"reason": str(error)})
+        if self.uplink is not None:
+            self.uplink.close(DRAIN_S)
+        self._keeper.close()
+        self._close_memory()
+
+    def status(self) -> dict[str, Json]:
+        """What the status page and `doctor` show."""
+        reported = self.updates.reported() if self.updates is not None else None
+        counts, problems = self.supervisor.counts(), self.supervisor.problems()
+        return {
+            "site": self.site.config.site,
+            "labels": self.site.config.labels,
+            "release": reported.release if reported else self._deployment.release.release,
+            "update": reported.model_dump(exclude_none=True) if reported else None,
+            "hub": None
+            if self.uplink is None
+            else {"online": self.uplink.online, "problem": self.uplink.problem, "backlog": self.uplink.backlog()},
+            "agents": [
+                {
+                    "name": brain.spec.name,
+                    "model": f"{brain.model.contract.name} {brain.model.contract.version}",
+                    "policy": f"{brain.policy.name} {brain.policy.version}",
+                    "problem": problems.get(brain.spec.name),
+                    **{
+                        field: getattr(counts[brain.spec.name], field)
+                        for field in (
+                            "observations",
+                            "malformed",
+                            "decisions",
+                            "abstained",
+                            "actions",
+                            "failed_actions",
+                        )
+                    },
+                }
+                for brain in self.supervisor.brains()
+            ],
+        }
+
+    def wait(self, stop: threading.Event, once: bool) -> None:
+        """Until `stop` is set, or (with `once`) until every source is at its end."""
+        while not stop.wait(0.2):
+            if once and self.supervisor.exhausted():
+                return
+
+    def _choose(self) -> tuple[Slot, Deployment]:
+        """The release to run: the active slot, else the previous one, else what the site file names.
+
+        A slot that can't run (its bytes were damaged) is passed over, with a record in the alarm lane.
+        """
+        labels = self.site.config.labels
+        with reading(self.journal.path) as connection:
+            slots = [slot for name in ("active", "previous") if (slot := read_slot(connection, name)) is not None]
+        for slot in slots:
+            if slot.release.release < self.site.config.release:
+                continue
+            try:
+                blobs = {Digest(d): self._blobs.read(d) for d in slot.release.artifacts}
+                return slot, deploy(slot.release, labels, blobs)
+            except (KitError, OSError) as error:
+                what: dict[str, Json] = {"release": slot.release.release, "reason": str(error)}
+                draft = Draft("alarm", "event", JOURNAL_AGENT, now_us(), to_body(what), label="release_passed_over")
+                self.journal.write([draft])
+        release, named = resolve(self.site.config.release, self.site.config.agents, self.site.base)
+        try:
+            return Slot(release, 0), deploy(release, labels, named)
+        except RejectedError as error:
+            raise ConfigError(f"site {self.site.config.site}: {error}") from None
+
+    def _connect(self, running: Slot) -> None:
+        uplink = UplinkService(self.site, self.journal, _versions(), now_us)
+        outbox = Outbox(
+            reported=lambda document: uplink.publish("reported", dump(document), retain=True),
+            want=lambda document: uplink.publish("want", document),
+            chunks=uplink.chunks,
+        )
+        with reading(self.journal.path) as connection:
+            generation = seen_generation(connection)
+        updates = UpdateService(
+            self.site, self.journal, self._blobs, running, generation, self.supervisor.apply, outbox, now_us
+        )
+        uplink.on_desired, uplink.on_chunk, uplink.on_up = updates.desired, updates.chunk, updates.link_up
+        self.uplink, self.updates = uplink, updates
+
+    def _close_memory(self) -> None:
+        for tool in self._tools.values():
+            tool.close()
+        self.journal.close()
+        os.close(self._lock)
+
+
+def _versions() -> dict[str, str]:
+    return {"edge-agent-kit": version("edge-agent-kit"), "onnxruntime": version("onnxruntime")}
+
+
+def _lock_data(site: Site) -> int:
+    """Hold the data folder for this process alone: two writers of one journal would fork it."""
+    fd = os.open(site.data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise ConfigError(f"{site.data}: another process runs this site; stop it first") from None
+    return fd

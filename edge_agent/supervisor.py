@@ -1,0 +1,114 @@
+"""The supervisor: a worker per agent of the release that runs, and the change from one release to the next."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from edge_agent.actor import Actor
+from edge_agent.brain import Brain, Deployment
+from edge_agent.config import Site
+from edge_agent.inference.registry import Models
+from edge_agent.loop import Counts, Loop
+from edge_agent.memory.facts import Facts
+from edge_agent.memory.journal import Journal
+from edge_agent.memory.queries import recent_predictions
+from edge_agent.memory.schema import reading
+from edge_agent.recent import HORIZON_S, MAX_TIMES, Recent
+from edge_agent.sources.base import Source, SourceContext
+from edge_agent.sources.registry import make_source
+from edge_agent.worker import Worker
+
+STOP_S = 10.0
+"""How long a stop waits for the steps that run, tools included."""
+
+
+class Supervisor:
+    """Runs the agents of one deployment at a time."""
+
+    def __init__(
+        self, site: Site, journal: Journal, facts: Facts, actor: Actor, models: Models, now_us: Callable[[], int]
+    ) -> None:
+        """Nothing runs yet: `apply` a deployment."""
+        self._site, self._journal, self._facts = site, journal, facts
+        self._actor, self._models, self._now_us = actor, models, now_us
+        self._workers: dict[str, Worker] = {}
+        self._lock = threading.Lock()
+
+    def apply(self, deployment: Deployment) -> None:
+        """Make this deployment the one that runs.
+
+        An agent whose source stays the same keeps it, and takes its new brain between two steps, so nothing that
+        waits in the source is lost. Others are started and stopped.
+        """
+        brains = {brain.spec.name: brain for brain in deployment.brains}
+        with self._lock:
+            self._models.swap(deployment.models())
+            for name, worker in list(self._workers.items()):
+                brain = brains.get(name)
+                if brain is not None and brain.spec.source == worker.source_spec:
+                    worker.brain = brain
+                else:
+                    worker.stop()
+                    worker.join(STOP_S)
+                    del self._workers[name]
+            for name, brain in brains.items():
+                if name not in self._workers:
+                    self._workers[name] = self._hire(brain)
+
+    def stop(self) -> None:
+        """End every agent after the step that runs."""
+        with self._lock:
+            for worker in self._workers.values():
+                worker.stop()
+            deadline = time.monotonic() + STOP_S
+            for worker in self._workers.values():
+                worker.join(max(0.1, deadline - time.monotonic()))
+
+    def counts(self) -> dict[str, Counts]:
+        """What each agent did since the process began."""
+        with self._lock:
+            return {name: worker.loop.counts for name, worker in self._workers.items()}
+
+    def problems(self) -> dict[str, str]:
+        """Agents that do not run now, and why."""
+        with self._lock:
+            return {name: w.problem for name, w in self._workers.items() if w.problem is not None}
+
+    def brains(self) -> list[Brain]:
+        """What runs now."""
+        with self._lock:
+            return [worker.brain for worker in self._workers.values()]
+
+    def exhausted(self) -> bool:
+        """Whether every agent's source has nothing more to give."""
+        with self._lock:
+            return bool(self._workers) and all(worker.exhausted for worker in self._workers.values())
+
+    def _hire(self, brain: Brain) -> Worker:
+        name = brain.spec.name
+        with reading(self._journal.path) as connection:
+            since_us = self._now_us() - round(HORIZON_S * 1e6)
+            recent = Recent(recent_predictions(connection, name, since_us, MAX_TIMES))
+        loop = Loop(
+            self._journal,
+            self._actor,
+            {**self._site.config.labels, "id": self._site.config.site},
+            self._facts.view,
+            self._now_us,
+            time.monotonic,
+        )
+        worker = Worker(brain, loop, recent, self._journal, self._open_source, self._now_us)
+        worker.start()
+        return worker
+
+    def _open_source(self, brain: Brain) -> Source:
+        name = brain.spec.name
+        context = SourceContext(
+            site=self._site.config.site,
+            agent=name,
+            base=self._site.base,
+            data=self._site.data / "sources" / name,
+            endpoint=self._site.endpoint,
+            now_us=self._now_us,
+        )
+        return make_source(brain.spec.source, context)

@@ -1,0 +1,47 @@
+"""Which release runs and which ran before it: two slots in the site's memory, changed in one transaction."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+
+from edge_sync.release import Release
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A release this site has run, and the generation that asked for it (0: the site file did)."""
+
+    release: Release
+    generation: int
+
+
+def read_slot(connection: sqlite3.Connection, name: str) -> Slot | None:
+    """The slot ``active`` or ``previous``, None while it is empty."""
+    row = connection.execute("SELECT generation, document FROM slots WHERE slot=?", (name,)).fetchone()
+    return None if row is None else Slot(Release.model_validate(json.loads(row[1])), row[0])
+
+
+def write_active(connection: sqlite3.Connection, slot: Slot, now_us: int) -> None:
+    """Make `slot` the active one; the one that was becomes the previous one. The caller's transaction."""
+    connection.execute(
+        "INSERT OR REPLACE INTO slots"
+        " SELECT 'previous', release, generation, document, at FROM slots WHERE slot='active'"
+    )
+    connection.execute(
+        "INSERT OR REPLACE INTO slots (slot, release, generation, document, at) VALUES ('active', ?, ?, ?, ?)",
+        (slot.release.release, slot.generation, slot.release.model_dump_json(), now_us),
+    )
+
+
+def write_refused(connection: sqlite3.Connection, generation: int, reason: str, now_us: int) -> None:
+    """Remember a generation that can't run here, so that an older one stays refused after a restart."""
+    connection.execute(
+        "INSERT OR REPLACE INTO slots (slot, release, generation, document, at) VALUES ('refused', 0, ?, ?, ?)",
+        (generation, json.dumps({"reason": reason}), now_us),
+    )
+
+
+def seen_generation(connection: sqlite3.Connection) -> int:
+    """The highest generation this site acted on, whether it runs it or refused it."""
+    row = connection.execute("SELECT max(generation) FROM slots").fetchone()
+    return int(row[0] or 0)

@@ -1,0 +1,1 @@
+"""Models: the bundle format every room reads, and, behind the extra `models`, the workshop for them."""

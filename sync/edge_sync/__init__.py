@@ -1,0 +1,1 @@
+"""The wire: topics, documents, codecs and pure sessions, and the one MQTT shell that runs them."""

@@ -1,0 +1,209 @@
+"""Artifacts in chunks, pure: the hub's sender, which publishes what several sites lack once, and the site's receiver.
+
+Chunks travel at QoS 0: what is lost is asked for again. Guarantees: sync/SPEC.md, section Chunks.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from edge_models.errors import RejectedError
+
+from edge_sync.documents import Want
+from edge_sync.release import CHUNK_SIZE_BYTES, Artifact
+
+MAGIC = b"EC1"
+POOL_S = 0.4
+"""How long the hub gathers wishes before it answers. Source: measured, docs/design.md section 6."""
+
+WANT_AGAIN_S = 3.0
+"""A site asks again when no chunk came for so long."""
+
+
+class ChunkHeader(msgspec.Struct, frozen=True):
+    """What stands before a chunk's bytes. `digest` is the artifact's, `size` the artifact's whole size."""
+
+    digest: str
+    index: int
+    count: int
+    offset: int
+    size: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(ChunkHeader)
+
+
+def chunk_message(digest: str, index: int, count: int, size: int, data: bytes) -> bytes:
+    """The message for one chunk."""
+    header = _encode(ChunkHeader(digest, index, count, index * CHUNK_SIZE_BYTES, size))
+    return MAGIC + len(header).to_bytes(2, "big") + header + data
+
+
+def read_chunk(message: bytes) -> tuple[ChunkHeader, bytes]:
+    """Header and bytes of a chunk message; the bytes are not verified yet. Raises `RejectedError`."""
+    if len(message) > CHUNK_SIZE_BYTES + 1024 or message[:3] != MAGIC or len(message) < 5:
+        raise RejectedError("chunk: is no chunk message")
+    end = 5 + int.from_bytes(message[3:5], "big")
+    try:
+        header = _decoder.decode(message[5:end])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RejectedError(f"chunk: header: {error}") from None
+    return header, message[end:]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish this chunk, to one site, or to the fleet where `site` is None."""
+
+    digest: str
+    index: int
+    site: str | None
+
+
+@dataclass(slots=True)
+class _Job:
+    """Who wants which chunks of one artifact; `ready_at` is when pooling ends."""
+
+    wishes: dict[str, set[int]]
+    ready_at: float
+
+
+class ChunkSender:
+    """The hub's side: gathers wishes for a moment, then publishes the union once. `now` is monotonic seconds."""
+
+    def __init__(self, pool_s: float = POOL_S, byte_rate: float | None = None) -> None:
+        """`byte_rate`: the most bytes of chunks a second, or None for no cap."""
+        self._pool_s = pool_s
+        self._byte_rate = byte_rate
+        self._free_at = 0.0
+        self._jobs: dict[str, _Job] = {}
+
+    def want(self, site: str, want: Want, now: float) -> None:
+        """A site's wish replaces its earlier one for that artifact. Indices beyond any artifact are ignored later."""
+        job = self._jobs.setdefault(want.digest, _Job({}, now + self._pool_s))
+        wished = {i for first, last in want.missing for i in range(first, min(last, first + 4096) + 1)}
+        if wished:
+            job.wishes[site] = wished
+        else:
+            job.wishes.pop(site, None)
+        self._drop_empty(want.digest)
+
+    def gone(self, site: str) -> None:
+        """The site's link is down: it will ask again when it is back."""
+        for digest, job in list(self._jobs.items()):
+            job.wishes.pop(site, None)
+            self._drop_empty(digest)
+
+    def next(self, now: float) -> Send | None:
+        """The chunk to publish now, or None. Artifacts take turns."""
+        if now < self._free_at:
+            return None
+        for digest, job in list(self._jobs.items()):
+            if now < job.ready_at:
+                continue
+            index = min(min(wished) for wished in job.wishes.values())
+            wanting = [site for site, wished in job.wishes.items() if index in wished]
+            for site in wanting:
+                job.wishes[site].discard(index)
+                if not job.wishes[site]:
+                    del job.wishes[site]
+            self._jobs.pop(digest)
+            if job.wishes:
+                self._jobs[digest] = job
+            if self._byte_rate:
+                self._free_at = max(now, self._free_at) + CHUNK_SIZE_BYTES / self._byte_rate
+            return Send(digest, index, wanting[0] if len(wanting) == 1 else None)
+        return None
+
+    def wake_at(self, now: float) -> float | None:
+        """When `next` may have something; None while nobody wants anything."""
+        if not self._jobs:
+            return None
+        return max(now, self._free_at, min(job.ready_at for job in self._jobs.values()))
+
+    def _drop_empty(self, digest: str) -> None:
+        if digest in self._jobs and not self._jobs[digest].wishes:
+            del self._jobs[digest]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Write these verified bytes at `offset` of the artifact's file, durably, then call `kept`."""
+
+    digest: str
+    index: int
+    offset: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Fetch:
+    artifact: Artifact
+    missing: set[int]
+    ask_at: float
+    asked: bool = field(default=False)
+
+
+class Receiver:
+    """The site's side: what is still missing, when to ask for it, and whether what came is what was signed."""
+
+    def __init__(self) -> None:
+        self._fetches: dict[str, _Fetch] = {}
+
+    def fetch(self, digest: str, artifact: Artifact, have: Sequence[int], now: float, jitter_s: float) -> None:
+        """Begin (or go on) to fetch an artifact of which chunks `have` are on disk."""
+        missing = set(range(len(artifact.chunks))) - set(have)
+        self._fetches[digest] = _Fetch(artifact, missing, now + jitter_s)
+
+    def drop(self, digest: str) -> None:
+        """Not wanted any more."""
+        self._fetches.pop(digest, None)
+
+    def wanting(self) -> Mapping[str, int]:
+        """Digest → how many chunks it still lacks."""
+        return {digest: len(fetch.missing) for digest, fetch in self._fetches.items()}
+
+    def chunk(self, message: bytes, now: float) -> Keep | None:
+        """What to do with a chunk message; None where it is not wanted. Raises `RejectedError` where it lies."""
+        header, data = read_chunk(message)
+        fetch = self._fetches.get(header.digest)
+        if fetch is None or header.index not in fetch.missing:
+            return None
+        if hashlib.sha256(data).hexdigest() != fetch.artifact.chunks[header.index]:
+            raise RejectedError(f"chunk {header.index} of {header.digest[:19]}: not the bytes that were signed")
+        fetch.ask_at = now + WANT_AGAIN_S
+        return Keep(header.digest, header.index, header.index * CHUNK_SIZE_BYTES, data)
+
+    def kept(self, digest: str, index: int) -> bool:
+        """The chunk is on disk. True when the artifact is now whole: verify its sha256, then use it."""
+        fetch = self._fetches.get(digest)
+        if fetch is None:
+            return False
+        fetch.missing.discard(index)
+        return not fetch.missing
+
+    def wishes(self, now: float) -> list[Want]:
+        """The wishes to publish now; each is repeated until its chunks came."""
+        wants = []
+        for digest, fetch in self._fetches.items():
+            if fetch.missing and now >= fetch.ask_at:
+                fetch.ask_at = now + WANT_AGAIN_S
+                wants.append(Want(digest=digest, missing=_ranges(fetch.missing)))
+        return wants
+
+    def link_up(self, now: float) -> None:
+        """The link is back: ask at once for what is missing."""
+        for fetch in self._fetches.values():
+            fetch.ask_at = now
+
+
+def _ranges(indices: set[int]) -> list[tuple[int, int]]:
+    ranges: list[tuple[int, int]] = []
+    for i in sorted(indices):
+        if ranges and ranges[-1][1] == i - 1:
+            ranges[-1] = (ranges[-1][0], i)
+        else:
+            ranges.append((i, i))
+    return ranges[:4096]

@@ -1,0 +1,123 @@
+"""The JSON documents of the wire. Unknown fields are kept, so that an older peer can pass a newer document on."""
+
+from typing import Annotated, Any, TypeVar
+
+from edge_models.errors import RejectedError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge_sync.rows import Lane
+
+MAX_DOCUMENT_BYTES = 256 * 1024
+"""Of any JSON document on the wire."""
+
+EPOCHS_PER_PAGE = 200
+"""Epochs in one hello: 200 need about 60 KB."""
+
+EpochField = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+SeqField = Annotated[int, Field(ge=0, lt=2**53)]
+LaneSeqs = dict[Lane, SeqField]
+"""Lane → a sequence number; a lane with none is left out."""
+
+
+class Document(BaseModel):
+    """A document as decoded from the wire."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Presence(Document):
+    """`up/presence`, retained and the will: `session` grows, so that the will of an older session is ignored."""
+
+    online: bool
+    epoch: EpochField
+    session: SeqField
+
+
+class EpochState(Document):
+    """What a site holds of one epoch. `order` grows with every epoch of the site."""
+
+    epoch: EpochField
+    order: SeqField
+    last: LaneSeqs
+    evicted: LaneSeqs = {}
+
+
+class Heartbeat(Document):
+    """`up/heartbeat`, retained: enough for the hub to name what it never received."""
+
+    at_us: int
+    epochs: list[EpochState]
+    versions: dict[str, str] = {}
+
+
+class Hello(Document):
+    """`up/hello`: asks where to resume each of these epochs."""
+
+    sync: Annotated[str, Field(max_length=64)]
+    page: Annotated[int, Field(ge=1)] = 1
+    pages: Annotated[int, Field(ge=1, le=1000)] = 1
+    epochs: Annotated[list[EpochState], Field(max_length=EPOCHS_PER_PAGE)]
+
+
+class Resume(Document):
+    """`down/resume`: the end of the contiguous prefix the hub holds of each lane; may be behind an earlier ack."""
+
+    sync: Annotated[str, Field(max_length=64)]
+    cursors: dict[EpochField, LaneSeqs]
+
+
+class Ack(Document):
+    """`down/ack`: everything of this stream up to `seq` is durable at the hub. `fork`: it holds other rows there."""
+
+    epoch: EpochField
+    lane: Lane
+    seq: SeqField
+    fork: bool = False
+
+
+class Reported(Document):
+    """`up/reported`, retained: what the site runs, and how far it is with what it should run."""
+
+    release: SeqField
+    generation: SeqField
+    state: Annotated[str, Field(max_length=32)]
+    target: SeqField | None = None
+    reason: str | None = None
+    metrics: dict[str, Any] = {}
+
+
+class Want(Document):
+    """`up/want`: the chunks of one artifact that a site lacks, as [first, last] index pairs."""
+
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    missing: Annotated[list[tuple[SeqField, SeqField]], Field(max_length=4096)]
+    bytes_per_s: SeqField = 0
+
+
+class Desired(Document):
+    """The payload of the signed `down/desired`: what this site should run. `generation` only grows."""
+
+    site: str
+    generation: SeqField
+    issued_us: int
+    release: dict[str, Any]
+
+
+D = TypeVar("D", bound=Document)
+
+
+def dump(document: Document) -> bytes:
+    """The document as JSON."""
+    return document.model_dump_json(exclude_none=True).encode()
+
+
+def load(kind: type[D], data: bytes) -> D:
+    """`data` as a document of this kind. Raises `RejectedError` naming the field that is wrong."""
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise RejectedError(f"{kind.__name__.lower()}: {len(data)} bytes, the most is {MAX_DOCUMENT_BYTES}")
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RejectedError(f"{kind.__name__.lower()}: {where or 'document'}: {first['msg']}") from None

@@ -1,0 +1,259 @@
+"""The MQTT shell: one connection, kept up, that turns what paho calls back into plain events.
+
+paho's callbacks only pass events on: an exception in one would end paho's thread while it still claims to
+be connected. Reconnection is paho's; sessions are clean; nothing of value rests in paho's queue, and what
+was not acknowledged when a connection broke is never sent again by itself: a command to a machine must not
+arrive an hour late.
+"""
+
+import ipaddress
+import logging
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as paho
+from edge_models.errors import ConfigError
+from paho.mqtt.enums import CallbackAPIVersion
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""The largest message passed on by default; every document of the wire is far smaller."""
+
+_TLS_PORT, _PLAIN_PORT = 8883, 1883
+
+_LOOK_AGAIN_S = 0.1
+"""How often a publisher that waits looks whether its connection is still the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Connected, and every subscription is granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """Not connected, and why; the link goes on trying."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a subscription."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+
+
+Event = Up | Down | Message
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where a broker is and how to prove who one is."""
+
+    url: str
+    client_id: str
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    reconnect_max_s: int = 30
+    keepalive_s: int = 30
+
+    def address(self) -> tuple[str, int, bool]:
+        """Host, port, and whether TLS is used. Raises `ConfigError` for a URL that is no broker's."""
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigError(f"broker {self.url!r}: {error}") from None
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise ConfigError(f"broker {self.url!r}: write mqtts://HOST:8883 (or mqtt://127.0.0.1:1883 on one machine)")
+        if parts.username or parts.password:
+            raise ConfigError("broker: put username and password_file beside the URL, not into it")
+        tls = parts.scheme == "mqtts"
+        return parts.hostname, port or (_TLS_PORT if tls else _PLAIN_PORT), tls
+
+    def require_tls(self) -> None:
+        """Refuse to speak in clear with anything but this machine. Raises `ConfigError`."""
+        host, _, tls = self.address()
+        if not tls and not is_loopback(host):
+            raise ConfigError(
+                f"broker {self.url!r}: only a broker on this machine may be spoken to without TLS: use mqtts://"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker says, retained, when the connection ends without a goodbye."""
+
+    topic: str
+    payload: bytes
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Link:
+    """One connection to a broker; `on_event` is called on paho's thread and must return at once."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        on_event: Callable[[Event], None],
+        subscriptions: Sequence[tuple[str, int]] = (),
+        will: Will | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Opens nothing yet. Raises `ConfigError` for a wrong URL and for files that cannot be read."""
+        self._broker = broker
+        self._on_event = on_event
+        self._wanted = dict(subscriptions)
+        self._max_message_bytes = max_message_bytes
+        self._granting: int | None = None
+        self._up = False
+        self._refused = False
+        self._breaks = 0
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=broker.client_id,
+            clean_session=True,
+            protocol=paho.MQTTv311,
+        )
+        client.reconnect_delay_set(1, max(1, broker.reconnect_max_s))
+        client.max_queued_messages_set(1000)
+        client.max_inflight_messages_set(64)
+        host, port, tls = broker.address()
+        if broker.username is not None:
+            client.username_pw_set(broker.username, _read_secret(broker.password_file))
+        if tls:
+            client.tls_set_context(_tls_context(broker))
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
+        client.on_connect, client.on_connect_fail = self._connected, self._connect_failed
+        client.on_disconnect, client.on_subscribe = self._disconnected, self._subscribed
+        client.on_message = self._received
+        client.connect_async(host, port, keepalive=broker.keepalive_s)
+        self._client = client
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._client.loop_start()
+
+    def close(self) -> None:
+        """Say goodbye (the will is not sent) and stop. Publishes made before are flushed first where possible."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1, retain: bool = False) -> bool:
+        """Hand a message to the client. False where it can't be taken: the link is down or its queue is full."""
+        if not self._up:
+            return False
+        return self._client.publish(topic, payload, qos=qos, retain=retain).rc == paho.MQTT_ERR_SUCCESS
+
+    def publish_and_wait(
+        self, topic: str, payload: bytes, qos: int = 1, retain: bool = False, timeout_s: float = 10.0
+    ) -> bool:
+        """Publish and wait for the broker's acknowledgement; never inside `on_event`, where it could not come.
+
+        False: not acknowledged in time, or the connection broke first. The broker may have it all the same.
+        """
+        until = time.monotonic() + timeout_s
+        breaks = self._breaks
+        if not self._up:
+            return False
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            return False
+        while not info.is_published() and breaks == self._breaks:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return False
+            info.wait_for_publish(min(left_s, _LOOK_AGAIN_S))
+        return bool(info.is_published())
+
+    def subscribe(self, topic: str, qos: int) -> None:
+        """Subscribe now and after every reconnection."""
+        self._wanted[topic] = qos
+        # Not `_up`: between a connection and its first SUBACK a new wish would wait for the next connection.
+        if self._client.is_connected():
+            self._client.subscribe(topic, qos)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Undo `subscribe`."""
+        if self._wanted.pop(topic, None) is not None and self._client.is_connected():
+            self._client.unsubscribe(topic)
+
+    def _connected(self, client: paho.Client, _user: Any, _flags: Any, code: Any, _props: Any) -> None:
+        client.drop_out_messages()
+        self._refused = code.is_failure
+        if code.is_failure:
+            self._on_event(Down(f"the broker refused: {code}"))
+            return
+        if self._wanted:
+            self._granting = client.subscribe(list(self._wanted.items()))[1]
+        else:
+            self._come_up()
+
+    def _subscribed(self, _client: paho.Client, _user: Any, mid: int, codes: Any, _props: Any) -> None:
+        if mid != self._granting:
+            return
+        self._granting = None
+        refused = [t for t, code in zip(self._wanted, codes, strict=False) if code.is_failure]
+        if refused:
+            self._on_event(Down(f"the broker refused the subscription to {refused[0]}"))
+        else:
+            self._come_up()
+
+    def _come_up(self) -> None:
+        self._up = True
+        self._on_event(Up())
+
+    def _connect_failed(self, _client: paho.Client, _user: Any) -> None:
+        self._on_event(Down(f"no connection to {self._broker.url}"))
+
+    def _disconnected(self, _client: paho.Client, _user: Any, _flags: Any, code: Any, _props: Any) -> None:
+        self._up = False
+        self._granting = None
+        self._breaks += 1
+        if not self._refused:  # else the reason was said already, and paho's own says nothing
+            self._on_event(Down(f"disconnected: {code}"))
+
+    def _received(self, _client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
+        if len(message.payload) > self._max_message_bytes:
+            log.warning("message_too_large", extra={"topic": message.topic, "size_bytes": len(message.payload)})
+            return
+        self._on_event(Message(message.topic, bytes(message.payload), bool(message.retain)))
+
+
+def _read_secret(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"password file {path}: {error.strerror}") from None
+
+
+def _tls_context(broker: Broker) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=broker.ca_file)
+        if broker.cert_file is not None:
+            context.load_cert_chain(broker.cert_file, broker.key_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"TLS files of {broker.url}: {error}") from None
+    return context

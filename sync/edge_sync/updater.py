@@ -1,0 +1,127 @@
+"""What a site makes of a desired document, pure: refuse it, fetch what it needs, put it on, report.
+
+    idle ──desired()──► downloading ──have()──► staged ──activated()──► active
+                                                     └───failed()─────► failed      (the old release runs on)
+
+The shell (`edge_agent.update`) verified the signature and owns disk, models and time. State table: sync/SPEC.md.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_models.errors import RejectedError
+from pydantic import ValidationError
+
+from edge_sync.documents import Desired, Reported
+from edge_sync.release import Release
+
+State = Literal["active", "downloading", "staged", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """These artifacts are needed; call `have` when all of them are whole and verified."""
+
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Everything is here: check it and switch to it, then call `activated` or `failed`."""
+
+    release: Release
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Publish this retained document."""
+
+    reported: Reported
+
+
+Effect = Fetch | Activate | Report
+
+
+class Updater:
+    """One site's way from the release it runs to the one it should run."""
+
+    def __init__(self, site: str, labels: Mapping[str, str], release: int, generation: int) -> None:
+        """`release` runs now; `generation` is that of the last desired document this site acted on."""
+        self._site, self._labels = site, dict(labels)
+        self.release = release
+        self.generation = generation
+        self.state: State = "active"
+        self._target: Release | None = None
+        self._reason: str | None = None
+        self._missing: set[str] = set()
+
+    def desired(self, document: Desired, have: Collection[str]) -> list[Effect]:
+        """A desired document whose signature holds; `have` are the digests on disk. Raises `RejectedError`.
+
+        An older generation is refused, the same one again is what a retained message looks like: nothing new.
+        """
+        if document.site != self._site:
+            raise RejectedError(f"desired: is for site {document.site[:63]!r}, this is {self._site!r}")
+        if document.generation < self.generation:
+            raise RejectedError(f"desired: generation {document.generation} is older than {self.generation}")
+        if document.generation == self.generation:
+            return []
+        try:
+            target = Release.model_validate(document.release)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RejectedError(f"desired: release: {where}: {first['msg']}") from None
+        self.generation = document.generation
+        self._target, self._reason = target, None
+        part = target.for_site(self._labels)
+        undescribed = {d for a in part.agents for d in (a.bundle, a.policy)} - set(part.artifacts)
+        if undescribed:
+            return self.failed(f"the release does not describe artifact {sorted(undescribed)[0]}")
+        self._missing = set(part.artifacts) - set(have)
+        if self._missing:
+            self.state = "downloading"
+            return [Fetch(tuple(sorted(self._missing))), self.report()]
+        return self._stage()
+
+    def have(self, digest: str) -> list[Effect]:
+        """An artifact is whole on disk and its sha256 is right."""
+        if self.state != "downloading" or digest not in self._missing:
+            return []
+        self._missing.discard(digest)
+        return [] if self._missing else self._stage()
+
+    def activated(self) -> list[Effect]:
+        """The target runs."""
+        if self._target is not None:
+            self.release = self._target.release
+        self.state, self._target = "active", None
+        return [self.report()]
+
+    def failed(self, reason: str) -> list[Effect]:
+        """The target can't run here; what ran goes on running. Only a newer generation is tried again."""
+        self.state, self._reason = "failed", reason[:500]
+        return [self.report()]
+
+    def wanted(self) -> Mapping[str, object]:
+        """Artifacts of the target that are still missing, by digest."""
+        if self._target is None or self.state != "downloading":
+            return {}
+        return {digest: self._target.artifacts[digest] for digest in self._missing}
+
+    def report(self) -> Report:
+        """What this site runs, and how far it is with what it should run."""
+        target = self._target.release if self._target is not None else None
+        return Report(
+            Reported(
+                release=self.release, generation=self.generation, state=self.state, target=target, reason=self._reason
+            )
+        )
+
+    def _stage(self) -> list[Effect]:
+        if self._target is None:
+            return []
+        self.state = "staged"
+        return [self.report(), Activate(self._target, self.generation)]
