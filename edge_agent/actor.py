@@ -3,15 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping
 
-from edge_models.errors import KitError
-from edge_sync.release import AgentSpec
-
 from edge_agent.memory.draft import Draft, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.queries import OpenIntent
 from edge_agent.records import Choice, Outcome
 from edge_agent.tools.base import Call, Tool
 from edge_agent.tools.grants import allowed
+from edge_models.errors import KitError
+from edge_sync.release import AgentSpec
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,12 @@ An update makes new brains beside the old ones; an agent takes its new one betwe
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_agent.inference.model import Model
+from edge_agent.policy import Policy, load_policy
 from edge_models.bundle import read_bundle
 from edge_models.digests import Digest
 from edge_models.errors import KitError, RejectedError
 from edge_sync.release import AgentSpec, Release
-
-from edge_agent.inference.model import Model
-from edge_agent.policy import Policy, load_policy
 
 
 @dataclass(frozen=True, slots=True)

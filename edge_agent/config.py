@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.mqtt import Broker
 from edge_sync.release import AgentSpec
 from edge_sync.topics import site_id
 from edge_sync.yamlfile import load_yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class _Section(BaseModel):
@@ -92,11 +93,8 @@ class Site:
 
     config: SiteConfig
     base: Path
-
-    @property
-    def data(self) -> Path:
-        """The site's data folder."""
-        return self.base / self.config.data
+    data: Path
+    """The folder for everything this site remembers."""
 
     def path(self, relative: Path | None) -> Path | None:
         """A path of the site file, resolved."""
@@ -131,6 +129,10 @@ class Site:
         )
 
 
-def load_site(path: Path) -> Site:
-    """Read a site file. Raises `ConfigError`: file, key, and what would be right."""
-    return Site(load_yaml(path, SiteConfig), path.resolve().parent)
+def load_site(path: Path, data: Path | None = None) -> Site:
+    """Read a site file; `data` takes the place of its data folder.
+
+    Raises `ConfigError`: file, key, and what would be right.
+    """
+    config, base = load_yaml(path, SiteConfig), path.resolve().parent
+    return Site(config, base, base / config.data if data is None else data.resolve())

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from edge_models.errors import RejectedError
 
 from edge_agent.actor import Actor
 from edge_agent.brain import Brain
@@ -19,8 +18,9 @@ from edge_agent.memory.draft import Draft, Intent, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.policy import Situation
 from edge_agent.recent import Recent
-from edge_agent.records import Choice, Json, Malformed, Observation, Prediction
+from edge_agent.records import Choice, Json, Malformed, Observation, Outcome, Prediction
 from edge_agent.sources.base import Source
+from edge_models.errors import RejectedError
 
 
 @dataclass(slots=True)
@@ -51,6 +51,10 @@ class Loop:
         self._journal, self._actor, self._site, self._facts = journal, actor, site, facts
         self._now_us, self._monotonic_s = now_us, monotonic_s
         self.counts = Counts()
+        self.last: Draft | None = None
+        """The newest durable decision."""
+        self.last_outcome: Outcome | None = None
+        """What came of acting on it; None where it did not act, or not yet."""
 
     def step(self, brain: Brain, source: Source, recent: Recent, timeout_s: float) -> int:
         """Take what waits, decide on it, remember, act. Returns how many things were taken.
@@ -66,8 +70,12 @@ class Loop:
         acting = self._decide(brain, readable, recent, drafts)
         self._journal.write(drafts)
         source.done()
+        self.last = next((draft for draft in reversed(drafts) if draft.kind == "decision"), self.last)
+        self.last_outcome = None
         for decision, choice in acting:
             outcome = self._actor.act(brain.spec, decision, choice)
+            if decision is self.last:
+                self.last_outcome = outcome
             self.counts.actions += 1
             self.counts.failed_actions += outcome.status != "done"
         return len(taken)

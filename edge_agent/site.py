@@ -5,14 +5,11 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from importlib.metadata import version
 
-from edge_models.digests import Digest
-from edge_models.errors import ConfigError, KitError, RejectedError
-from edge_sync.documents import dump
-from edge_sync.release import resolve
-
 from edge_agent.actor import Actor
+from edge_agent.api.server import LocalApi
 from edge_agent.brain import Deployment, deploy
 from edge_agent.config import Site
 from edge_agent.inference.registry import Models
@@ -23,6 +20,7 @@ from edge_agent.memory.keeper import Keeper
 from edge_agent.memory.queries import open_intents
 from edge_agent.memory.schema import reading
 from edge_agent.records import Json
+from edge_agent.status import families, status
 from edge_agent.supervisor import Supervisor
 from edge_agent.tools.base import Tool, ToolContext
 from edge_agent.tools.registry import make_tools
@@ -30,6 +28,10 @@ from edge_agent.update.blobs import BlobStore
 from edge_agent.update.service import Outbox, UpdateService
 from edge_agent.update.slots import Slot, read_slot, seen_generation
 from edge_agent.uplink import UplinkService
+from edge_models.digests import Digest
+from edge_models.errors import ConfigError, KitError, RejectedError
+from edge_sync.documents import dump
+from edge_sync.release import resolve
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class SiteProcess:
             self.updates: UpdateService | None = None
             if site.config.hub is not None:
                 self._connect(running)
+            self.api = self._make_api()
         except BaseException:
             self._close_memory()
             raise
@@ -80,12 +83,17 @@ class SiteProcess:
         what: dict[str, Json] = {"release": self._deployment.release.release, "resolved_intents": resolved}
         self.journal.write([Draft("decision", "event", JOURNAL_AGENT, now_us(), to_body(what), label="started")])
         self.supervisor.apply(self._deployment)
+        if self.api is not None:
+            self.api.start()
+            (self.site.data / "api.port").write_text(f"{self.api.port}\n")
         if self.updates is not None and self.uplink is not None:
             self.updates.start()
             self.uplink.start()
 
     def close(self) -> None:
         """Stop agents, let the hub have the last records if it is there, fold the memory up."""
+        if self.api is not None:
+            self.api.close()
         self.supervisor.stop()
         if self.updates is not None:
             self.updates.close()
@@ -99,39 +107,9 @@ class SiteProcess:
         self._keeper.close()
         self._close_memory()
 
-    def status(self) -> dict[str, Json]:
-        """What the status page and `doctor` show."""
-        reported = self.updates.reported() if self.updates is not None else None
-        counts, problems = self.supervisor.counts(), self.supervisor.problems()
-        return {
-            "site": self.site.config.site,
-            "labels": self.site.config.labels,
-            "release": reported.release if reported else self._deployment.release.release,
-            "update": reported.model_dump(exclude_none=True) if reported else None,
-            "hub": None
-            if self.uplink is None
-            else {"online": self.uplink.online, "problem": self.uplink.problem, "backlog": self.uplink.backlog()},
-            "agents": [
-                {
-                    "name": brain.spec.name,
-                    "model": f"{brain.model.contract.name} {brain.model.contract.version}",
-                    "policy": f"{brain.policy.name} {brain.policy.version}",
-                    "problem": problems.get(brain.spec.name),
-                    **{
-                        field: getattr(counts[brain.spec.name], field)
-                        for field in (
-                            "observations",
-                            "malformed",
-                            "decisions",
-                            "abstained",
-                            "actions",
-                            "failed_actions",
-                        )
-                    },
-                }
-                for brain in self.supervisor.brains()
-            ],
-        }
+    def release(self) -> int:
+        """The number of the release that runs."""
+        return self.updates.reported().release if self.updates is not None else self._deployment.release.release
 
     def wait(self, stop: threading.Event, once: bool) -> None:
         """Until `stop` is set, or (with `once`) until every source is at its end."""
@@ -177,6 +155,19 @@ class SiteProcess:
         )
         uplink.on_desired, uplink.on_chunk, uplink.on_up = updates.desired, updates.chunk, updates.link_up
         self.uplink, self.updates = uplink, updates
+
+    def _make_api(self) -> LocalApi | None:
+        config = self.site.config.api
+        if config is None:
+            return None
+        token_file, token = self.site.path(config.token_file), None
+        if token_file is not None:
+            try:
+                token = token_file.read_text().strip()
+            except OSError as error:
+                raise ConfigError(f"api.token_file {token_file}: {error.strerror}") from None
+        show, measure = partial(status, self), partial(families, self)
+        return LocalApi(self.models, show, measure, config.host, config.port, token)
 
     def _close_memory(self) -> None:
         for tool in self._tools.values():

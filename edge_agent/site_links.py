@@ -8,12 +8,12 @@ has a client id, and so a connection, of its own.
 import threading
 from collections.abc import Callable
 
-from edge_models.errors import ConfigError
-from edge_sync.mqtt import Broker, Event, Link, Message
 from paho.mqtt.client import topic_matches_sub
 
 from edge_agent.config import Endpoint
 from edge_agent.topic_filters import overlap
+from edge_models.errors import ConfigError
+from edge_sync.mqtt import Broker, Event, Link, Message
 
 _MAX_PACKET_BYTES = 256 * 1024 * 1024
 """All that MQTT allows: what is too large is counted by who subscribed, not lost in between."""

@@ -8,7 +8,7 @@ from edge_agent.actor import Actor
 from edge_agent.brain import Brain, Deployment
 from edge_agent.config import Site
 from edge_agent.inference.registry import Models
-from edge_agent.loop import Counts, Loop
+from edge_agent.loop import Loop
 from edge_agent.memory.facts import Facts
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.queries import recent_predictions
@@ -64,20 +64,10 @@ class Supervisor:
             for worker in self._workers.values():
                 worker.join(max(0.1, deadline - time.monotonic()))
 
-    def counts(self) -> dict[str, Counts]:
-        """What each agent did since the process began."""
+    def workers(self) -> list[Worker]:
+        """The agents that run now, by name."""
         with self._lock:
-            return {name: worker.loop.counts for name, worker in self._workers.items()}
-
-    def problems(self) -> dict[str, str]:
-        """Agents that do not run now, and why."""
-        with self._lock:
-            return {name: w.problem for name, w in self._workers.items() if w.problem is not None}
-
-    def brains(self) -> list[Brain]:
-        """What runs now."""
-        with self._lock:
-            return [worker.brain for worker in self._workers.values()]
+            return [self._workers[name] for name in sorted(self._workers)]
 
     def exhausted(self) -> bool:
         """Whether every agent's source has nothing more to give."""

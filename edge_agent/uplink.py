@@ -8,17 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 
-from edge_models.errors import RejectedError
-from edge_sync.documents import Ack, EpochState, Heartbeat, LaneSeqs, Presence, Resume, dump, load
-from edge_sync.mqtt import Down, Event, Link, Message, Up, Will
-from edge_sync.topics import down, fleet_chunk, site_chunk, up
-from edge_sync.uplink import Effect, Forked, MoveCursor, SayHello, Stream, Uplink
-
 from edge_agent.config import Site
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Growth, Journal
 from edge_agent.memory.outbox import DamagedError, read_batch, set_cursor, streams
 from edge_agent.memory.schema import open_reader
+from edge_models.errors import RejectedError
+from edge_sync.documents import Ack, EpochState, Heartbeat, LaneSeqs, Presence, Resume, dump, load
+from edge_sync.mqtt import Down, Event, Link, Message, Up, Will
+from edge_sync.topics import down, fleet_chunk, site_chunk, up
+from edge_sync.uplink import Effect, Forked, MoveCursor, SayHello, Stream, Uplink
 
 log = logging.getLogger(__name__)
 

@@ -8,14 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from edge_sync.release import SourceSpec
-
 from edge_agent.brain import Brain
 from edge_agent.loop import Loop
 from edge_agent.memory.draft import Draft, to_body
 from edge_agent.memory.journal import Journal, JournalUnavailableError
 from edge_agent.recent import Recent
 from edge_agent.sources.base import Source
+from edge_sync.release import SourceSpec
 
 log = logging.getLogger(__name__)
 

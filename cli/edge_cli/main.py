@@ -9,9 +9,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import typer
 import typer.core
-from edge_models.errors import KitError
 
 from edge_cli.output import INTERRUPTED, fail, talk
+from edge_models.errors import KitError
 
 COMMANDS = {
     "demo": "A hub, three sites and a story, on this machine.",

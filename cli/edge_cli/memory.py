@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 from rich.tree import Tree
 
 from edge_agent.config import load_site
@@ -150,10 +149,15 @@ def _digest(value: object) -> str:
 def _shorten(value: dict[str, Any]) -> str:
     parts = []
     for key, each in value.items():
+        shown = each
         if isinstance(each, list) and len(each) > 6:
-            each = f"[{', '.join(str(x) for x in each[:3])}, … {len(each)} values]"  # noqa: PLW2901
-        parts.append(f"{key}={each}")
+            shown = f"[{', '.join(str(_rounded(x)) for x in each[:3])}, … {len(each)} values]"
+        parts.append(f"{key}={_rounded(shown)}")
     return " ".join(parts)[:160]
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _time(at_us: int) -> str:
@@ -172,13 +176,8 @@ def _print_records(records: list[Record], as_json: bool) -> None:
         for record in records:
             emit_json(to_json(record))
         return
-    if not records:
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("time (UTC)", "id", "agent", "kind", "what"):
-        table.add_column(column, no_wrap=column != "what")
     for record in records:
-        table.add_row(
-            _time(record.at), record.id, record.agent, record.kind, escape(" · ".join(filter(None, _facts(record))))
+        what = escape(" · ".join(filter(None, _facts(record))))
+        data.print(
+            f"[dim]{_time(record.at)}[/]  [cyan]{record.kind:<11}[/] [bold]{record.agent}[/]  {what}  [dim]{record.id}[/]"
         )
-    data.print(table)

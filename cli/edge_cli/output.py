@@ -4,8 +4,9 @@ import sys
 from typing import Any, NoReturn
 
 import orjson
-from edge_models.errors import ConfigError, KitError, RejectedError, RetryableError
 from rich.console import Console
+
+from edge_models.errors import ConfigError, KitError, RejectedError, RetryableError
 
 OK, FOUND, CONFIG, REJECTED, RETRY, INTERRUPTED = 0, 1, 2, 3, 4, 130
 """Exit codes: done; a check found something wrong; bad file or option; refused for good; try again later; Ctrl-C."""

@@ -19,6 +19,9 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", help="Stop when every source is at its end (recorded files).")
     ] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Use this data folder, not the site file's.")
+    ] = None,
 ) -> None:
     """Run a site until SIGTERM or Ctrl-C; logs go to stderr as JSON lines.
 
@@ -26,7 +29,7 @@ def run(
     """
     from edge_agent.site import SiteProcess  # noqa: PLC0415 - a bad site file is told before models are loaded
 
-    site = load_site(file)
+    site = load_site(file, data)
     log_to_stderr(site.config.log)
     stop = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):

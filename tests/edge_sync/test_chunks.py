@@ -3,10 +3,11 @@
 import random
 
 import pytest
+from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
 from edge_sync.chunks import WANT_AGAIN_S, ChunkSender, Receiver, chunk_message, read_chunk
 from edge_sync.documents import Want
-from edge_sync.release import CHUNK_SIZE_BYTES, Artifact, describe, digest_of
+from edge_sync.release import CHUNK_SIZE_BYTES, Artifact, describe
 
 DATA = random.Random(1).randbytes(CHUNK_SIZE_BYTES * 5 + 17)
 DIGEST = digest_of(DATA)

@@ -1,9 +1,10 @@
 """sync/SPEC.md, section Desired and reported: a site's way from one release to the next."""
 
 import pytest
+from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
 from edge_sync.documents import Desired
-from edge_sync.release import AgentSpec, Release, SourceSpec, describe, digest_of
+from edge_sync.release import AgentSpec, Artifact, Release, SourceSpec, describe
 from edge_sync.updater import Activate, Fetch, Report, Updater
 
 BUNDLE, POLICY, OTHER = b"bundle", b"policy", b"other"
@@ -20,7 +21,7 @@ def release(number: int = 2, where: dict[str, str] | None = None) -> Release:
         )
         for name, place, bundle in (("here", where or {}, BUNDLE), ("elsewhere", {"kind": "shop"}, OTHER))
     ]
-    blobs = {digest_of(data): describe("x", data) for data in (BUNDLE, POLICY, OTHER)}
+    blobs: dict[str, Artifact] = {digest_of(data): describe("x", data) for data in (BUNDLE, POLICY, OTHER)}
     return Release(release=number, agents=agents, artifacts=blobs)
 
 
@@ -38,7 +39,7 @@ def test_only_what_this_site_runs_is_fetched_then_it_is_activated() -> None:
     assert fetch == Fetch((digest_of(BUNDLE),))
     assert isinstance(report, Report)
     assert (report.reported.state, report.reported.release, report.reported.target) == ("downloading", 1, 2)
-    staged, activate = u.have(digest_of(BUNDLE))
+    _staged, activate = u.have(digest_of(BUNDLE))
     assert isinstance(activate, Activate)
     [done] = u.activated()
     assert isinstance(done, Report)

@@ -1,0 +1,63 @@
+"""The command itself: where the demo runs, what is shown, and what is left behind."""
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_cli.output import FOUND, emit_json, talk
+from edge_models.errors import ConfigError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def demo(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leave databases, site files and logs in this new folder.")
+    ] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Keep it running at the end, and say where to look.")] = False,
+) -> None:
+    """Run a hub and three sites on this machine, cut a link, ship a release, and balance the books.
+
+    Exits 0 only when every record is at the hub exactly once and every site runs release 2.
+
+    Example: edge-agent demo --keep out
+    """
+    from edge_cli.demo.screen import Screen  # noqa: PLC0415 - `demo --help` needs none of it
+    from edge_cli.demo.story import Story  # noqa: PLC0415
+    from edge_cli.demo.why import show_why  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        folder = _folder(keep, stack)
+        screen = Screen(talk)
+        story = stack.enter_context(Story(folder, screen))
+        with screen.showing():
+            story.set_up()
+            story.play()
+            books = story.settle(stop_sites=not hold)
+        screen.snapshot()
+        show_why(story)
+        summary = story.summary(books)
+        if as_json:
+            emit_json(summary)
+        verdict = "[bold green]ok[/]" if summary["ok"] else "[bold red]not ok[/]"
+        talk.print(f"{verdict} in {summary['seconds']} s" + (f"; everything is in {folder}" if keep else ""))
+        if hold:
+            talk.print(story.where_to_look())
+            with screen.showing():
+                story.hold()
+    if not summary["ok"]:
+        raise typer.Exit(FOUND)
+
+
+def _folder(keep: Path | None, stack: ExitStack) -> Path:
+    if keep is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-demo-")))
+    if keep.exists() and any(keep.iterdir()):
+        raise ConfigError(f"{keep} is not empty: name a new folder for --keep")
+    keep.mkdir(parents=True, exist_ok=True)
+    return keep.resolve()

@@ -1,0 +1,106 @@
+"""A client of the hub's HTTP API, for commands: one request, one answer, one readable error."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edge_models.errors import ConfigError, RejectedError, RetryableError
+from edge_sync.mqtt import is_loopback
+
+TIMEOUT_S = 30.0
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+HUB_VARIABLE, TOKEN_VARIABLE = "EDGE_HUB", "EDGE_HUB_TOKEN_FILE"
+
+
+class HubClient:
+    """One hub, as the holder of one token sees it."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """`url` as in ``https://hub.example``. Raises `ConfigError` where the token would travel in clear."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"hub {url!r}: write https://HOST (or http://127.0.0.1:8600 on one machine)")
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ConfigError(f"hub {url!r}: a token may not travel in clear: use https://")
+        self._url, self._token = url.rstrip("/"), token
+
+    def request(self, method: str, path: str, *, json: Any = None, body: bytes | None = None) -> Any:
+        """The JSON answer. Raises `RejectedError` with the hub's reason, `RetryableError` where it can't be had."""
+        data = body if json is None else _dump(json)
+        kind = "application/octet-stream" if json is None else "application/json"
+        request = urllib.request.Request(  # noqa: S310 - the scheme was checked
+            self._url + path, data, {"authorization": f"Bearer {self._token}", "content-type": kind}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+                return _load(answer.read(MAX_ANSWER_BYTES))
+        except urllib.error.HTTPError as error:
+            with error:
+                reason = _reason(error.read(64 * 1024)) or error.reason
+            if error.code == 401:
+                raise ConfigError(f"the hub at {self._url} does not know this token") from None
+            if error.code >= 500:
+                raise RetryableError(f"the hub at {self._url} failed: {reason}") from None
+            raise RejectedError(f"the hub refused: {reason}") from None
+        except (OSError, urllib.error.URLError) as error:
+            cause = getattr(error, "reason", error)
+            raise RetryableError(f"the hub at {self._url} does not answer: {cause}") from None
+
+
+def connect(hub: str | None, token_file: Path | None, hub_dir: Path | None) -> HubClient:
+    """The client for what a command was given: a URL and a token file, or the folder of a hub on this machine.
+
+    What is not given is taken from the variables EDGE_HUB and EDGE_HUB_TOKEN_FILE. Raises `ConfigError`.
+    """
+    if hub_dir is not None:
+        described = hub_dir / "hub.json"
+        try:
+            hub = hub or str(_load(described.read_bytes())["http"])
+        except OSError as error:
+            raise ConfigError(f"{described}: {error.strerror}; does the hub run there?") from None
+        token_file = token_file or hub_dir / "operator.token"
+    hub = hub or os.environ.get(HUB_VARIABLE)
+    if hub is None:
+        raise ConfigError(f"which hub? Give --hub URL, or --hub-dir DIR, or set {HUB_VARIABLE}")
+    return HubClient(hub, read_token(token_file))
+
+
+def read_token(token_file: Path | None) -> str:
+    """The token in this file, or in the one that EDGE_HUB_TOKEN_FILE names. Raises `ConfigError`."""
+    named = os.environ.get(TOKEN_VARIABLE)
+    file = token_file or (Path(named) if named else None)
+    if file is None:
+        raise ConfigError(f"who asks the hub? Name the operator's token with --token-file, or set {TOKEN_VARIABLE}")
+    try:
+        token = file.read_text("ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"token file {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token or len(token.split()) > 1:
+        raise ConfigError(f"token file {file}: wanted one token, as in the hub's operator.token")
+    return token
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _load(data: bytes) -> Any:
+    try:
+        return json.loads(data) if data else {}
+    except ValueError:
+        raise RetryableError("the hub's answer is no JSON: is this really a hub?") from None
+
+
+def _reason(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""

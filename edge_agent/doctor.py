@@ -1,0 +1,179 @@
+"""What is wrong with a site, and what to do about it. Changes nothing; works beside a running site."""
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from edge_agent.brain import deploy
+from edge_agent.config import Site
+from edge_agent.memory.outbox import streams
+from edge_agent.memory.queries import open_intents
+from edge_agent.memory.schema import reading
+from edge_agent.update.slots import read_refused, read_slot
+from edge_models.errors import KitError
+from edge_sync.release import resolve
+
+CONNECT_S = 3.0
+"""How long a broker may take to answer."""
+
+NOT_BEFORE_US = 1_767_225_600_000_000
+"""2026-01-01 UTC: a clock before this software existed is wrong. Source: the first release's year."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `remedy` says what to do where `level` is not ``ok``."""
+
+    level: Literal["ok", "warn", "fail"]
+    about: str
+    what: str
+    remedy: str = ""
+
+
+def examine(site: Site) -> list[Finding]:
+    """Look at everything in the order in which a technician would mend it."""
+    findings: list[Finding] = []
+    for look in _LOOKS:
+        try:
+            findings += look(site)
+        except (KitError, OSError) as error:
+            findings.append(Finding("fail", look.__name__.strip("_"), str(error), "mend this, then run doctor again"))
+    return findings
+
+
+def _clock(_: Site) -> Iterator[Finding]:
+    now_us = time.time_ns() // 1000
+    shown = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if now_us < NOT_BEFORE_US:
+        yield Finding("fail", "clock", f"it is {shown} here", "set the clock, or let chrony reach a time server")
+    else:
+        yield Finding("ok", "clock", shown)
+
+
+def _disk(site: Site) -> Iterator[Finding]:
+    folder = site.data if site.data.exists() else site.base
+    free_mb = shutil.disk_usage(folder).free // 2**20
+    held_mb = sum(f.stat().st_size for f in site.data.glob("memory.db*")) // 2**20 if site.data.exists() else 0
+    budget_mb = site.config.disk.journal_mb
+    text = f"{free_mb} MiB free; the journal holds {held_mb} of its {budget_mb} MiB"
+    if not os.access(folder, os.W_OK):
+        yield Finding(
+            "fail", "disk", f"{folder} can't be written", "give its user the folder, or name another as `data`"
+        )
+    elif free_mb < budget_mb - held_mb:
+        yield Finding("warn", "disk", text, "free space, or lower disk.journal_mb in the site file")
+    else:
+        yield Finding("ok", "disk", text)
+
+
+def _process(site: Site) -> Iterator[Finding]:
+    if _running(site.data / "lock"):
+        yield Finding("ok", "process", "the site runs")
+    else:
+        yield Finding("warn", "process", "the site does not run", "start it: edge-agent run SITE.yaml")
+
+
+def _running(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _memory(site: Site) -> Iterator[Finding]:
+    path = site.data / "memory.db"
+    if not path.exists():
+        yield Finding("ok", "memory", "none yet: the site makes it when it first runs")
+        return
+    with reading(path) as connection:
+        backlog = sum(state.last - state.acked for state in streams(connection))
+        newest = connection.execute(
+            "SELECT max(at) FROM (SELECT at FROM journal ORDER BY id DESC LIMIT 100)"
+        ).fetchone()[0]
+        evicted = connection.execute("SELECT coalesce(sum(last - first + 1), 0) FROM gaps").fetchone()[0]
+        intents = len(open_intents(connection))
+    waits = "wait for the hub's acknowledgement" if site.config.hub is not None else "are kept"
+    yield Finding("ok", "memory", f"{backlog} records {waits}")
+    if newest is not None and newest > time.time_ns() // 1000 + 60_000_000:
+        yield Finding("warn", "clock", "records are newer than this clock", "the clock was set back: set it right")
+    if evicted:
+        yield Finding(
+            "warn", "memory", f"{evicted} records were dropped unsent", "raise disk.journal_mb, or mend the link"
+        )
+    if intents and not _running(site.data / "lock"):
+        yield Finding("warn", "memory", f"{intents} acts were cut short", "they are settled when the site starts")
+
+
+def _release(site: Site) -> Iterator[Finding]:
+    path = site.data / "memory.db"
+    slot = refused = None
+    if path.exists():
+        with reading(path) as connection:
+            slot, refused = read_slot(connection, "active"), read_refused(connection)
+    number = slot.release.release if slot is not None else site.config.release
+    yield Finding(
+        "ok", "release", f"release {number}" + (f" (generation {slot.generation})" if slot else " (of the site file)")
+    )
+    if refused is not None and (slot is None or refused.generation > slot.generation):
+        what = f"generation {refused.generation} was refused: {refused.reason}"
+        yield Finding("fail", "release", what, "publish a release that this site can run")
+
+
+def _agents(site: Site) -> Iterator[Finding]:
+    release, blobs = resolve(site.config.release, site.config.agents, site.base)
+    for brain in deploy(release, site.config.labels, blobs).brains:
+        model = brain.model.contract
+        yield Finding("ok", "agent", f"{brain.spec.name}: model {model.name} {model.version} passes its golden check")
+        refused = sorted(set(brain.spec.grants) - set(site.config.grants))
+        if refused:
+            remedy = "add it to `grants` in the site file if this site allows it"
+            yield Finding("warn", "agent", f"{brain.spec.name}: may not use {refused[0]} at this site", remedy)
+
+
+def _hub(site: Site) -> Iterator[Finding]:
+    if site.config.hub is None:
+        yield Finding("ok", "hub", "none: this site runs alone")
+        return
+    host, port, _ = site.broker().address()
+    yield _reach("hub", host, port, "check cable, modem and firewall; the site goes on without it")
+
+
+def _endpoints(site: Site) -> Iterator[Finding]:
+    for name, endpoint in sorted(site.config.endpoints.items()):
+        parts = urlsplit(endpoint.url)
+        ports = {"mqtt": 1883, "mqtts": 8883, "http": 80, "https": 443}
+        port = parts.port or ports.get(parts.scheme, 0)
+        if parts.hostname and port:
+            yield _reach(f"endpoint {name}", parts.hostname, port, "check that machine and the site file's `endpoints`")
+
+
+_LOOKS: tuple[Callable[[Site], Iterator[Finding]], ...] = (
+    _clock,
+    _disk,
+    _process,
+    _memory,
+    _release,
+    _agents,
+    _hub,
+    _endpoints,
+)
+
+
+def _reach(about: str, host: str, port: int, remedy: str) -> Finding:
+    try:
+        with socket.create_connection((host, port), CONNECT_S):
+            return Finding("ok", about, f"{host}:{port} answers")
+    except OSError as error:
+        return Finding("fail", about, f"{host}:{port} does not answer ({error.strerror or error})", remedy)

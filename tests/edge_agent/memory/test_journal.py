@@ -1,0 +1,313 @@
+"""edge_agent/MEMORY.md: what is durable, in what order, and what a full disk does."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent.memory import outbox, queries
+from edge_agent.memory.draft import Draft, Fact, Intent, to_body
+from edge_agent.memory.journal import GROUP_COMMIT_S, Growth, Journal, JournalUnavailableError
+from edge_agent.memory.keeper import Keeper
+from edge_agent.memory.retention import make_room
+from edge_agent.memory.schema import VERSION, open_writer, reading
+from edge_agent.memory.verify import verify
+from edge_models.errors import ConfigError
+from edge_sync.batch import decode
+from edge_sync.rows import LANES, MAX_BODY_BYTES, Lane
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "memory.db", 64, now_us)
+    yield made
+    made.close()
+
+
+def chain_of_three(agent: str = "a", tool: str | None = None) -> list[Draft]:
+    observed = Draft("telemetry", "observation", agent, now_us(), '{"x": 1}')
+    predicted = Draft("telemetry", "prediction", agent, now_us(), "{}", label="ok", score=0.5, ref=observed)
+    intent = Intent(tool, "{}", now_us() + 10**9) if tool else None
+    return [observed, predicted, Draft("decision", "decision", agent, now_us(), "{}", ref=predicted, intent=intent)]
+
+
+def wait_for(condition: Callable[[], bool], deadline_s: float = 5.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        threading.Event().wait(0.005)
+
+
+def test_numbers_are_contiguous_from_one_in_each_lane_and_references_are_ids(journal: Journal) -> None:
+    for _ in range(3):
+        journal.write(chain_of_three())
+    with reading(journal.path) as db:
+        for lane, count in (("telemetry", 6), ("decision", 3)):
+            seqs = [row[0] for row in db.execute("SELECT seq FROM journal WHERE lane=? ORDER BY id", (lane,))]
+            assert seqs == list(range(1, count + 1))
+        decision = queries.record(db, f"{journal.epoch}:decision:2")
+        assert decision is not None
+        assert decision.ref == f"{journal.epoch}:telemetry:4"
+
+
+def test_write_is_durable_on_return_and_later_within_the_group_commit(journal: Journal) -> None:
+    drafts = chain_of_three()
+    journal.write(drafts)
+    assert all(draft.id for draft in drafts)
+    action = Draft("decision", "action", "a", now_us(), "{}", ref=drafts[2])
+    started = time.monotonic()
+    journal.later([action])
+    wait_for(lambda: action.id is not None)
+    assert time.monotonic() - started < GROUP_COMMIT_S * 20
+
+
+def test_threads_share_transactions(journal: Journal) -> None:
+    def work() -> None:
+        for _ in range(100):
+            journal.write(chain_of_three())
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert journal.last("telemetry") == 1200
+    assert journal.commits < 600
+    with reading(journal.path) as db:
+        assert verify(db).findings == ()
+
+
+def test_a_unit_that_is_wrong_does_not_take_others_with_it(journal: Journal) -> None:
+    good = chain_of_three()
+    journal.later(good)
+    with pytest.raises(ValueError, match="make it with to_body"):
+        journal.write([Draft("alarm", "event", "a", now_us(), "x" * (MAX_BODY_BYTES + 1))])
+    journal.flush()
+    assert all(draft.id for draft in good)
+    journal.write(chain_of_three())
+    with reading(journal.path) as db:
+        assert verify(db).findings == ()
+
+
+def test_an_intent_is_open_until_its_action_is_recorded(journal: Journal) -> None:
+    drafts = chain_of_three(tool="alert")
+    journal.write(drafts)
+    with reading(journal.path) as db:
+        [intent] = queries.open_intents(db)
+        assert (intent.decision, intent.tool) == (drafts[2].id, "alert")
+        journal.write([Draft("alarm", "action", "a", now_us(), "{}", ref=drafts[2].id, settles=True)])
+        assert queries.open_intents(db) == []
+
+
+def test_a_fact_is_set_with_its_record_and_its_version_grows(journal: Journal) -> None:
+    for value in ("1", "2"):
+        journal.write([Draft("decision", "fact", "a", now_us(), "{}", fact=Fact("mode", value, None))])
+    with reading(journal.path) as db:
+        assert db.execute("SELECT value, version, origin FROM facts").fetchall() == [
+            ("2", 2, f"{journal.epoch}:decision:2")
+        ]
+
+
+def test_each_start_is_an_epoch_of_its_own(tmp_path: Path) -> None:
+    epochs = []
+    for _ in range(3):
+        journal = Journal(tmp_path / "memory.db", 64, now_us)
+        journal.write(chain_of_three())
+        epochs.append((journal.order, journal.epoch))
+        journal.close()
+    assert [order for order, _ in epochs] == [1, 2, 3]
+    assert len({epoch for _, epoch in epochs}) == 3
+    with reading(tmp_path / "memory.db") as db:
+        assert len(outbox.streams(db)) == 6
+        assert verify(db).findings == ()
+
+
+def test_growth_is_told_after_the_commit(journal: Journal) -> None:
+    heard: list[Growth] = []
+    journal.listen(heard.append)
+    journal.write(chain_of_three())
+    assert [(g.lane, g.last) for g in heard] == [("decision", 1), ("telemetry", 2)]
+    assert {g.epoch for g in heard} == {journal.epoch}
+
+
+def read_all(db: sqlite3.Connection, stream: tuple[str, Lane], after: int = 0) -> tuple[list[int], list[int]]:
+    """Seqs sent as rows and seqs inside declared gaps, by reading batch after batch as the uplink does."""
+    rows: list[int] = []
+    gone: list[int] = []
+    while (outgoing := outbox.read_batch(db, stream, after)) is not None:
+        batch = decode(outgoing.message)
+        rows += [row.seq for row in batch.rows]
+        gone += [seq for gap in batch.gaps for seq in range(gap.first, gap.last + 1)]
+        assert batch.header.first == after + 1
+        after = outgoing.last
+    return rows, gone
+
+
+def test_batches_hold_every_row_once_in_order(journal: Journal) -> None:
+    for _ in range(700):
+        journal.write(chain_of_three())
+    with reading(journal.path) as db:
+        rows, gone = read_all(db, (journal.epoch, "telemetry"))
+    assert rows == list(range(1, 1401))
+    assert gone == []
+
+
+def test_large_rows_make_smaller_batches(journal: Journal) -> None:
+    noise = to_body({"x": os.urandom(28_000).hex()})
+    for _ in range(40):
+        journal.write([Draft("telemetry", "observation", "a", now_us(), noise)])
+    with reading(journal.path) as db:
+        assert read_all(db, (journal.epoch, "telemetry"))[0] == list(range(1, 41))
+
+
+def test_acknowledged_rows_go_first_and_unacknowledged_ones_leave_a_gap(journal: Journal) -> None:
+    for _ in range(1500):
+        journal.write(chain_of_three())
+    telemetry, decision = (journal.epoch, "telemetry"), (journal.epoch, "decision")
+    journal.write((), also=lambda db: outbox.set_cursor(db, telemetry, 1000))  # type: ignore[arg-type]
+    assert journal.maintain(make_room) == 1000
+    with reading(journal.path) as db:
+        assert db.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
+        assert read_all(db, telemetry, after=1000)[0] == list(range(1001, 3001))  # type: ignore[arg-type]
+    assert journal.maintain(make_room) == 2000
+    with reading(journal.path) as db:
+        assert read_all(db, telemetry, after=1000) == ([], list(range(1001, 3001)))  # type: ignore[arg-type]
+        assert read_all(db, decision)[0] == list(range(1, 1501))  # type: ignore[arg-type]
+        assert verify(db).findings == ()
+    for _ in range(3):
+        journal.maintain(make_room)
+    journal.write(chain_of_three())
+    with reading(journal.path) as db:
+        assert read_all(db, decision) == ([1501], list(range(1, 1501)))  # type: ignore[arg-type]
+        assert verify(db).findings == ()
+
+
+def test_rows_dropped_after_their_ack_are_told_to_a_hub_that_lost_them(journal: Journal) -> None:
+    for _ in range(10):
+        journal.write(chain_of_three())
+    stream: tuple[str, Lane] = (journal.epoch, "decision")
+    journal.write((), also=lambda db: outbox.set_cursor(db, stream, 6))
+    while journal.maintain(make_room) != 6:
+        pass
+    with reading(journal.path) as db:
+        assert read_all(db, stream) == ([7, 8, 9, 10], [1, 2, 3, 4, 5, 6])
+
+
+def test_a_full_disk_refuses_records_and_the_keeper_makes_room(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "memory.db", 16, now_us)
+    body = to_body({"x": "y" * 60_000})
+    with pytest.raises(JournalUnavailableError, match="free disk space"):
+        for _ in range(2000):
+            journal.write([Draft("telemetry", "observation", "a", now_us(), body)])
+    held = journal.last("telemetry")
+    keeper = Keeper(journal)
+    keeper.start()
+
+    def written() -> bool:
+        try:
+            journal.write([Draft("telemetry", "observation", "a", now_us(), body)])
+        except JournalUnavailableError:
+            return False
+        return True
+
+    wait_for(written, 20)
+    keeper.close()
+    journal.close()
+    assert (tmp_path / "memory.db").stat().st_size <= 16 * 1024 * 1024
+    with reading(tmp_path / "memory.db") as db:
+        rows, gone = read_all(db, (journal.epoch, "telemetry"))
+        assert sorted(rows + gone) == list(range(1, held + 2))
+        assert gone
+        assert verify(db).findings == ()
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from edge_agent.memory.draft import Draft, Intent
+from edge_agent.memory.journal import Journal
+j = Journal(Path(sys.argv[1]), 64, lambda: time.time_ns() // 1000)
+print(j.epoch, flush=True)
+while True:
+    o = Draft("telemetry", "observation", "a", 1, "{}")
+    d = Draft("decision", "decision", "a", 1, "{}", ref=o, intent=Intent("alert", "{}", 1))
+    j.write([o, d])
+    print(d.id, flush=True)
+    j.later([Draft("decision", "action", "a", 1, "{}", ref=d, settles=True)])
+"""
+
+
+@pytest.mark.parametrize("lines", [5, 60, 333])
+def test_kill_9_loses_nothing_that_was_said_to_be_durable(tmp_path: Path, lines: int) -> None:
+    path = tmp_path / "memory.db"
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    epoch = child.stdout.readline().strip()
+    said = [child.stdout.readline().strip() for _ in range(lines)]
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    journal = Journal(path, 64, now_us)
+    journal.close()
+    with reading(path) as db:
+        assert verify(db).findings == ()
+        for public_id in said:
+            assert queries.record(db, public_id) is not None
+        decisions = db.execute("SELECT count(*) FROM journal WHERE kind='decision'").fetchone()[0]
+        settled = db.execute("SELECT count(*) FROM journal WHERE kind='action'").fetchone()[0]
+        assert len(queries.open_intents(db)) == decisions - settled
+        assert {state.epoch for state in outbox.streams(db)} == {epoch}
+
+
+def test_a_changed_row_is_found_and_named(journal: Journal, tmp_path: Path) -> None:
+    for _ in range(5):
+        journal.write(chain_of_three())
+    journal.close()
+    raw = sqlite3.connect(tmp_path / "memory.db")
+    raw.execute("UPDATE journal SET label='fine' WHERE lane='decision' AND seq=3")
+    raw.execute("DELETE FROM journal WHERE lane='telemetry' AND seq BETWEEN 4 AND 5")
+    raw.commit()
+    raw.close()
+    with reading(tmp_path / "memory.db") as db:
+        findings = {(f.lane, f.seq): f.what for f in verify(db).findings}
+    assert findings["decision", 3].startswith("the row is not what was written")
+    assert findings["telemetry", 4].startswith("rows 4 to 5 are missing")
+
+
+def test_a_file_that_is_no_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    path.write_bytes(b"not a database, " * 100)
+    with pytest.raises(ConfigError, match="cannot be opened as a site's memory"):
+        open_writer(path, 64)
+
+
+def test_a_file_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    open_writer(path, 64).close()
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA user_version={VERSION + 1}")
+    raw.close()
+    with pytest.raises(ConfigError, match="newer edge-agent"):
+        open_writer(path, 64)
+
+
+def test_a_body_too_large_is_replaced_by_its_size() -> None:
+    body = to_body({"picture": "x" * MAX_BODY_BYTES})
+    assert len(body) < 200
+    assert '"too_large_bytes"' in body
+
+
+def test_every_lane_is_known_to_the_epochs_table(journal: Journal) -> None:
+    with reading(journal.path) as db:
+        columns = {row[1] for row in db.execute("PRAGMA table_info(epochs)")}
+    assert set(LANES) <= columns
