@@ -41,6 +41,8 @@ class Endpoint(_Section):
     username: str | None = None
     password_file: Path | None = None
     ca_file: Path | None = None
+    topic_prefix: Annotated[str, Field(pattern=r"^([^+#]+/)?$")] = ""
+    """Stands before every topic agents use at this broker: agents come with a release and know no site by name."""
 
 
 class ApiConfig(_Section):

@@ -1,12 +1,15 @@
 """A client of the hub's HTTP API, for commands: one request, one answer, one readable error."""
 
+import http.client
 import json
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
+
+import typer
 
 from edge_models.errors import ConfigError, RejectedError, RetryableError
 from edge_sync.mqtt import is_loopback
@@ -16,6 +19,36 @@ TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 HUB_VARIABLE, TOKEN_VARIABLE = "EDGE_HUB", "EDGE_HUB_TOKEN_FILE"
+
+HubOption = Annotated[
+    str | None, typer.Option("--hub", metavar="URL", help=f"The hub's HTTP API.  [env var: {HUB_VARIABLE}]")
+]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", metavar="FILE", help=f"The operator's token.  [env var: {TOKEN_VARIABLE}]"),
+]
+HubDirOption = Annotated[
+    Path | None, typer.Option("--hub-dir", metavar="DIR", help="Instead of both: the folder of a hub on this machine.")
+]
+
+
+class HubRefusal(RejectedError):
+    """The hub says no; `status` is HTTP's."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(f"the hub refused: {reason}")
+        self.status = status
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A hub does not redirect, and its token is for nobody else."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+"""Without proxies: a token for this machine must not be shown to one."""
 
 
 class HubClient:
@@ -30,15 +63,30 @@ class HubClient:
             raise ConfigError(f"hub {url!r}: a token may not travel in clear: use https://")
         self._url, self._token = url.rstrip("/"), token
 
-    def request(self, method: str, path: str, *, json: Any = None, body: bytes | None = None) -> Any:
-        """The JSON answer. Raises `RejectedError` with the hub's reason, `RetryableError` where it can't be had."""
-        data = body if json is None else _dump(json)
+    def request(self, method: str, path: str, *, json: Any = None, body: bytes | Path | None = None) -> Any:
+        """The JSON answer; a `body` that is a path is that file's bytes.
+
+        Raises `HubRefusal`, a `RejectedError`, with the hub's reason, `ConfigError` for a token it does not know,
+        `RetryableError` where no answer can be had.
+        """
+        if isinstance(body, Path):
+            try:
+                with body.open("rb") as file:
+                    return self._ask(method, path, file, "application/octet-stream", body.stat().st_size)
+            except OSError as error:
+                raise ConfigError(f"{body}: {error.strerror}") from None
+        if json is not None:
+            body = _dump(json)
         kind = "application/octet-stream" if json is None else "application/json"
+        return self._ask(method, path, body, kind, len(body or b""))
+
+    def _ask(self, method: str, path: str, body: Any, kind: str, size: int) -> Any:
+        headers = {"authorization": f"Bearer {self._token}", "content-type": kind, "content-length": str(size)}
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
-            self._url + path, data, {"authorization": f"Bearer {self._token}", "content-type": kind}, method=method
+            self._url + path, body, headers, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            with _opener.open(request, timeout=TIMEOUT_S) as answer:
                 return _load(answer.read(MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:
             with error:
@@ -47,8 +95,8 @@ class HubClient:
                 raise ConfigError(f"the hub at {self._url} does not know this token") from None
             if error.code >= 500:
                 raise RetryableError(f"the hub at {self._url} failed: {reason}") from None
-            raise RejectedError(f"the hub refused: {reason}") from None
-        except (OSError, urllib.error.URLError) as error:
+            raise HubRefusal(reason, error.code) from None
+        except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)
             raise RetryableError(f"the hub at {self._url} does not answer: {cause}") from None
 

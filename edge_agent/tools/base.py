@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_sync.rows import Lane
-
 from edge_agent.config import Endpoint
 from edge_agent.records import Json
+from edge_sync.rows import Lane
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from edge_k3s.spec import Account, KitSpec
+from edge_k3s.spec import KitSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +64,17 @@ def site_file(spec: KitSpec, place: Place) -> dict[str, Any]:
             }
             for agent in spec.agents
         ],
-        "endpoints": {name: _endpoint(spec.local, place) for name in ("sensors", "machines")},
+        "endpoints": {name: _endpoint(spec, place) for name in ("sensors", "machines")},
         "grants": sorted(set(spec.grants)),
         "api": api,
     }
 
 
-def _endpoint(account: Account, place: Place) -> dict[str, Any]:
+def _endpoint(spec: KitSpec, place: Place) -> dict[str, Any]:
     return {
-        "url": account.url,
-        "username": account.username,
+        "url": spec.local.url,
+        "username": spec.local.username,
         "password_file": f"{place.secrets}/local.password",
+        # All that the site's local user may read and write at the hub's broker.
+        "topic_prefix": f"local/{spec.site}/",
     }

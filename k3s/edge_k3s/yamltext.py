@@ -6,6 +6,9 @@ from typing import Any
 import yaml
 
 
+_RARE_BREAKS = frozenset("\x85\u2028\u2029")
+
+
 class _Dumper(yaml.SafeDumper):
     """The safe dumper, with text of several lines as a block that a person can read."""
 
@@ -17,7 +20,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    # NEL and the two Unicode separators are line breaks to YAML: only quoted and escaped do they stay what they are.
+    style = '"' if _RARE_BREAKS & set(value) else "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _text)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 from backports import zstd
-from edge_models.errors import RejectedError
 
+from edge_models.errors import RejectedError
 from edge_sync.rows import KINDS, LANES, MAX_BODY_BYTES, Gap, Row, chain, read_row
 
 MAGIC = b"EJ1"

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from edge_models.errors import RejectedError
 
+from edge_models.errors import RejectedError
 from edge_sync.documents import Want
 from edge_sync.release import CHUNK_SIZE_BYTES, Artifact
 

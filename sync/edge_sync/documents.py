@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, TypeVar
 
-from edge_models.errors import RejectedError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edge_models.errors import RejectedError
 from edge_sync.rows import Lane
 
 MAX_DOCUMENT_BYTES = 256 * 1024

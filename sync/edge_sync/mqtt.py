@@ -17,8 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
-from edge_models.errors import ConfigError
 from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_models.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError
-from pydantic import BaseModel, ConfigDict, Field
 
 CHUNK_SIZE_BYTES = 128 * 1024
 """Bytes of an artifact in one message. Source: measured, docs/design.md section 6."""

@@ -3,8 +3,9 @@
 import re
 from typing import Annotated, NewType
 
-from edge_models.errors import RejectedError
 from pydantic import Field
+
+from edge_models.errors import RejectedError
 
 SiteId = NewType("SiteId", str)
 SITE_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_models.errors import RejectedError
 from pydantic import ValidationError
 
+from edge_models.errors import RejectedError
 from edge_sync.documents import Desired, Reported
 from edge_sync.release import Release
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from edge_models.errors import ConfigError
 from pydantic import BaseModel, ValidationError
+
+from edge_models.errors import ConfigError
 
 MAX_FILE_BYTES = 1024 * 1024
 

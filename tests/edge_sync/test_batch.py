@@ -1,11 +1,12 @@
 """sync/SPEC.md, section Journal message: what is encoded is decoded; what was changed is refused."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from edge_models.errors import RejectedError
 from edge_sync.batch import MAGIC, MAX_BATCH_BYTES, Batch, decode, encode
 from edge_sync.rows import Gap, Row, chain, chain_start, row_bytes
-from hypothesis import given
-from hypothesis import strategies as st
 
 EPOCH = "00112233aabbccdd"
 

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
 from edge_sync.chunks import WANT_AGAIN_S, ChunkSender, Receiver, chunk_message, read_chunk

@@ -1,6 +1,7 @@
 """sync/SPEC.md, section Desired and reported: a site's way from one release to the next."""
 
 import pytest
+
 from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
 from edge_sync.documents import Desired

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from edge_sync.documents import Ack, Resume
 from edge_sync.rows import LANES, Lane
 from edge_sync.uplink import (

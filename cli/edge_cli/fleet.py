@@ -1,0 +1,108 @@
+"""`edge-agent fleet`: what runs where, as the hub knows it."""
+
+import time
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.table import Table
+
+from edge_cli.hub_client import HubDirOption, HubOption, TokenOption, connect
+from edge_cli.output import data, emit_json, talk
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="What runs where.")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@app.command("ls")
+def list_sites(
+    hub: HubOption = None,
+    token_file: TokenOption = None,
+    hub_dir: HubDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List every site: its release and state, the records the hub holds, and what is still on its way or lost.
+
+    Example: edge-agent fleet ls --hub http://127.0.0.1:8600 --token-file operator.token
+    """
+    answer = connect(hub, token_file, hub_dir).request("GET", "/api/v1/sites")
+    if as_json:
+        emit_json(answer)
+        return
+    if not answer["sites"]:
+        talk.print("no site is registered: edge-agent node provision registers one")
+        return
+    data.print(_table(answer["sites"]))
+
+
+@app.command("show")
+def show_site(
+    site: Annotated[str, typer.Argument(help="The site's id.", show_default=False)],
+    hub: HubOption = None,
+    token_file: TokenOption = None,
+    hub_dir: HubDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one site: what it runs and should run, its streams of records, and what of them will never come.
+
+    Example: edge-agent fleet show plant-01 --hub-dir /var/lib/edge-hub
+    """
+    client = connect(hub, token_file, hub_dir)
+    shown = client.request("GET", f"/api/v1/sites/{quote(site, safe='')}")
+    gaps = client.request("GET", f"/api/v1/sites/{quote(site, safe='')}/gaps")["gaps"]
+    if as_json:
+        emit_json(shown | {"gaps": gaps})
+        return
+    data.print(_table([shown]))
+    for line in _details(shown, gaps):
+        data.print(line, markup=False)
+
+
+def _table(sites: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("SITE", "LINK", "RELEASE", "STATE"):
+        table.add_column(name, no_wrap=True)
+    for name in ("RECORDS", "BACKLOG", "LOST", "PUT ASIDE"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("LAST HEARD", no_wrap=True)
+    for site in sites:
+        table.add_row(
+            site["site"],
+            "up" if site["online"] else "down",
+            _or_dash(site["release"]),
+            _or_dash(site["state"]),
+            *(str(site[name]) for name in ("records", "backlog", "lost", "quarantined")),
+            _ago(site["last_seen_us"]),
+        )
+    return table
+
+
+def _details(shown: dict[str, Any], gaps: list[dict[str, Any]]) -> list[str]:
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(shown["labels"].items()))
+    wanted = shown["desired"] or {}
+    reason = (shown["reported"] or {}).get("reason")
+    lines = [f"labels: {labels or 'none'}"]
+    if wanted:
+        lines.append(f"should run: release {wanted['release']}, generation {wanted['generation']}")
+    if reason:
+        lines.append(f"says: {reason}")
+    lines += [f"stream {each['epoch']}:{each['lane']}: held up to {each['high']}" for each in shown["streams"]]
+    for gap in gaps:
+        span = f"{gap['epoch']}:{gap['lane']}:{gap['first']}-{gap['last']}"
+        lines.append(f"lost {gap['count']}: {span}: {gap['reason']}")
+    return lines
+
+
+def _or_dash(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _ago(at_us: int | None) -> str:
+    if at_us is None:
+        return "never"
+    seconds = max(0, time.time_ns() // 1000 - at_us) // 1_000_000
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"

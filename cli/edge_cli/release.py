@@ -1,0 +1,183 @@
+"""`edge-agent release`: make a release from files, and push it to sites."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge_agent.policy import load_policy
+from edge_cli.hub_client import HubClient, HubDirOption, HubOption, HubRefusal, TokenOption, connect
+from edge_cli.output import data, emit_json, talk
+from edge_models.bundle import read_bundle
+from edge_models.digests import Digest, digest_of
+from edge_models.errors import ConfigError, RejectedError
+from edge_sync.release import AgentSpec, Release, resolve
+from edge_sync.yamlfile import load_yaml
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make releases and push them.")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+DOCUMENT = "release.json"
+BLOBS = Path("blobs") / "sha256"
+
+
+class ReleaseFile(BaseModel):
+    """A release as a person writes it: paths begin at the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    release: Annotated[int, Field(ge=1)]
+    agents: Annotated[list[AgentSpec], Field(min_length=1)]
+
+
+def make_release(file: Path) -> tuple[Release, dict[Digest, bytes]]:
+    """The release this file describes, everything in it checked, and the bytes of its artifacts.
+
+    Raises `ConfigError` or `RejectedError` naming the agent and the file.
+    """
+    written = load_yaml(file, ReleaseFile)
+    release, blobs = resolve(written.release, written.agents, file.parent)
+    for spec, agent in zip(written.agents, release.agents, strict=True):
+        _check(spec, blobs[Digest(agent.bundle)], blobs[Digest(agent.policy)])
+    return release, blobs
+
+
+def _check(spec: AgentSpec, bundle_bytes: bytes, policy_bytes: bytes) -> None:
+    try:
+        bundle = read_bundle(bundle_bytes)
+    except RejectedError as error:
+        raise RejectedError(f"agent {spec.name!r}: {spec.bundle}: {error}") from None
+    policy = load_policy(policy_bytes, spec.policy)
+    if strange := sorted(policy.labels.difference(bundle.contract.labels)):
+        known = ", ".join(bundle.contract.labels)
+        raise ConfigError(
+            f"agent {spec.name!r}: {spec.policy} speaks of label {strange[0]!r}; {spec.bundle} knows {known}"
+        )
+    if ungranted := sorted(policy.tools.difference(spec.grants)):
+        raise ConfigError(f"agent {spec.name!r}: {spec.policy} calls {ungranted[0]}: add it to the agent's grants")
+
+
+def write_release(release: Release, blobs: dict[Digest, bytes], out: Path) -> None:
+    """Write a release folder; the document comes last, so that a folder with one is whole. Raises `ConfigError`."""
+    try:
+        (out / BLOBS).mkdir(parents=True, exist_ok=True)
+        for digest, blob in blobs.items():
+            (out / BLOBS / digest.removeprefix("sha256:")).write_bytes(blob)
+        (out / DOCUMENT).write_text(release.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{out}: {error.strerror}") from None
+
+
+def read_release(folder: Path) -> Release:
+    """The release in a folder, every artifact there and unchanged. Raises `ConfigError` or `RejectedError`."""
+    path = folder / DOCUMENT
+    try:
+        release = Release.model_validate_json(path.read_bytes())
+        for digest, artifact in release.artifacts.items():
+            blob = folder / BLOBS / digest.removeprefix("sha256:")
+            if digest_of(blob.read_bytes()) != digest:
+                raise RejectedError(f"{blob}: not the bytes of {artifact.name} that the release was made from")
+    except OSError as error:
+        raise ConfigError(f"{error.filename or path}: {error.strerror}: is {folder} a release folder?") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RejectedError(f"{path}: {where or 'document'}: {first['msg']}") from None
+    return release
+
+
+def push_release(folder: Path, sites: list[str] | None, client: HubClient) -> dict[str, Any]:
+    """Upload what the hub lacks, create the release where it is new, and push it to these sites (None: to all)."""
+    release = read_release(folder)
+    uploaded = [digest for digest in release.artifacts if _upload(folder, digest, client)]
+    created = _create(release, client)
+    wish = {"all": True} if sites is None else {"sites": sites}
+    answer = client.request("POST", f"/api/v1/releases/{release.release}/push", json=wish)
+    return {
+        "release": release.release,
+        "created": created,
+        "uploaded": uploaded,
+        "sites": {each["site"]: each["generation"] for each in answer["pushed"]},
+    }
+
+
+def _upload(folder: Path, digest: str, client: HubClient) -> bool:
+    try:
+        client.request("GET", f"/api/v1/artifacts/{digest}")
+    except HubRefusal as refusal:
+        if refusal.status != 404:
+            raise
+        client.request("PUT", f"/api/v1/artifacts/{digest}", body=folder / BLOBS / digest.removeprefix("sha256:"))
+        return True
+    return False
+
+
+def _create(release: Release, client: HubClient) -> bool:
+    document = release.model_dump(mode="json")
+    try:
+        client.request("POST", "/api/v1/releases", json=document)
+    except HubRefusal as refusal:
+        if refusal.status != 409:
+            raise
+        held = Release.model_validate(client.request("GET", f"/api/v1/releases/{release.release}"))
+        if held != release:
+            raise RejectedError(
+                f"the hub's release {release.release} is another one: make yours again with a higher number"
+            ) from None
+        return False
+    return True
+
+
+@app.command()
+def create(
+    file: Annotated[Path, typer.Argument(help="YAML with `release` and `agents`.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Check every bundle and policy of a release, and write it as a folder that can be pushed.
+
+    Example: edge-agent release create release-2.yaml --out release-2
+    """
+    release, blobs = make_release(file)
+    write_release(release, blobs, out)
+    if as_json:
+        emit_json(
+            {
+                "release": release.release,
+                "agents": [agent.name for agent in release.agents],
+                "artifacts": {digest: artifact.name for digest, artifact in release.artifacts.items()},
+                "bytes": sum(len(blob) for blob in blobs.values()),
+                "path": str(out),
+            }
+        )
+        return
+    size_kb = sum(len(blob) for blob in blobs.values()) / 1000
+    agents = ", ".join(agent.name for agent in release.agents)
+    data.print(f"{out}: release {release.release} ({agents}), {len(blobs)} artifacts, {size_kb:.0f} kB", markup=False)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A release folder.", show_default=False)],
+    to: Annotated[list[str] | None, typer.Option(metavar="SITE", help="Push to this site; repeat.")] = None,
+    everywhere: Annotated[bool, typer.Option("--all", help="Push to every registered site.")] = False,
+    hub: HubOption = None,
+    token_file: TokenOption = None,
+    hub_dir: HubDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload what the hub lacks of a release, and make it what these sites should run.
+
+    Example: edge-agent release push release-2 --to plant-01 --to store-01 --hub-dir /var/lib/edge-hub
+    """
+    if bool(to) is everywhere:
+        raise ConfigError("push to whom? name sites with --to SITE, or all with --all")
+    done = push_release(folder, None if everywhere else to, connect(hub, token_file, hub_dir))
+    if as_json:
+        emit_json(done)
+        return
+    if not done["sites"]:
+        talk.print("no site is registered: nobody was told")
+    for site, generation in done["sites"].items():
+        data.print(f"{site}: release {done['release']}, generation {generation}", markup=False)
