@@ -136,6 +136,8 @@ class SiteProcess:
                 draft = Draft("alarm", "event", JOURNAL_AGENT, now_us(), to_body(what), label="release_passed_over")
                 self.journal.write([draft])
         release, named = resolve(self.site.config.release, self.site.config.agents, self.site.base)
+        for digest, data in named.items():  # a release that shares a part with this one need not fetch it
+            self._blobs.put(digest, data)
         try:
             return Slot(release, 0), deploy(release, labels, named)
         except RejectedError as error:

@@ -70,6 +70,7 @@ class UplinkService:
     def close(self, drain_s: float) -> None:
         """Send what waits for up to `drain_s` seconds, say goodbye, and end."""
         deadline = time.monotonic() + drain_s
+        self._uplink.hurry()
         while self.online and self._uplink.backlog() and time.monotonic() < deadline:
             time.sleep(0.05)
         if self.online:

@@ -178,6 +178,5 @@ def _print_records(records: list[Record], as_json: bool) -> None:
         return
     for record in records:
         what = escape(" · ".join(filter(None, _facts(record))))
-        data.print(
-            f"[dim]{_time(record.at)}[/]  [cyan]{record.kind:<11}[/] [bold]{record.agent}[/]  {what}  [dim]{record.id}[/]"
-        )
+        when, who = f"[dim]{_time(record.at)}[/]", f"[cyan]{record.kind:<11}[/] [bold]{record.agent}[/]"
+        data.print(f"{when}  {who}  {what}  [dim]{record.id}[/]")

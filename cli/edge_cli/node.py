@@ -11,20 +11,18 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_agent.policy import load_policy
 from edge_cli.hub_client import HubClient, read_token
 from edge_cli.output import data, emit_json, talk
+from edge_cli.release import make_release
 from edge_k3s.kit import check_out, write_kit
 from edge_k3s.names import check_image, check_labels, check_site, parse_labels
 from edge_k3s.network import check_networks
 from edge_k3s.spec import Account, KitAgent, KitSpec, KitSummary
-from edge_models.bundle import read_bundle
 from edge_models.digests import Digest
 from edge_models.errors import ConfigError, KitError, RejectedError
 from edge_sync.mqtt import Broker
-from edge_sync.release import AgentSpec, Release, resolve
+from edge_sync.release import Release
 from edge_sync.topics import site_id
-from edge_sync.yamlfile import load_yaml
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Kits that turn a machine into a node of a site.")
 
@@ -41,14 +39,6 @@ class Format(StrEnum):
     """The shape of a kit."""
 
     DIR = "dir"
-
-
-class ReleaseFile(BaseModel):
-    """A release as a person writes it: paths begin at the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    release: Annotated[int, Field(ge=1)]
-    agents: Annotated[list[AgentSpec], Field(min_length=1)]
 
 
 class Registered(BaseModel):
@@ -91,10 +81,10 @@ def provision_kit(wish: Wish, hub: HubClient, out: Path) -> KitSummary:
     wrong, `RetryableError` when the hub is away; in each case no kit is there.
     """
     _check(wish, out)
-    release, blobs = _read_release(wish)
+    release, blobs = make_release(wish.release_file)
     answer = _register(wish, hub)
     try:
-        return write_kit(_spec(wish, release, blobs, answer), out)
+        return write_kit(_spec(wish, release.for_site(wish.labels), blobs, answer), out)
     except ConfigError as error:
         raise ConfigError(f"{error}; the hub has registered {wish.site}: use --replace the next time") from None
 
@@ -113,19 +103,6 @@ def _check(wish: Wish, out: Path) -> None:
         Broker(wish.broker, client_id=wish.site).require_tls()
     if wish.local_broker is not None:
         Broker(wish.local_broker, client_id=wish.site).address()
-
-
-def _read_release(wish: Wish) -> tuple[Release, dict[Digest, bytes]]:
-    """The part of the release that this site runs, its bundles verified and its policies compiled."""
-    written = load_yaml(wish.release_file, ReleaseFile)
-    release, blobs = resolve(written.release, written.agents, wish.release_file.parent)
-    for paths, agent in zip(written.agents, release.agents, strict=True):
-        try:
-            read_bundle(blobs[Digest(agent.bundle)])
-        except RejectedError as error:
-            raise RejectedError(f"agent {agent.name!r}: {paths.bundle}: {error}") from None
-        load_policy(blobs[Digest(agent.policy)], paths.policy)
-    return release.for_site(wish.labels), blobs
 
 
 def _register(wish: Wish, hub: HubClient) -> Registered:

@@ -4,9 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Union
 
-from edge_sync.rows import MAX_BODY_BYTES, Kind, Lane
-
 from edge_agent.records import Json
+from edge_sync.rows import MAX_BODY_BYTES, Kind, Lane
 
 JOURNAL_AGENT = "site"
 """The agent named by records that are the site's own."""

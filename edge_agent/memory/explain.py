@@ -3,9 +3,8 @@
 import sqlite3
 from dataclasses import dataclass
 
-from edge_models.errors import RejectedError
-
 from edge_agent.memory.queries import Record, following, record
+from edge_models.errors import RejectedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_models.errors import RetryableError
-from edge_sync.rows import LANES, MAX_BODY_BYTES, Epoch, Lane, Row, chain, chain_start, record_id, row_bytes
-
 from edge_agent.memory.draft import Draft
 from edge_agent.memory.schema import open_writer
+from edge_models.errors import RetryableError
+from edge_sync.rows import LANES, MAX_BODY_BYTES, Epoch, Lane, Row, chain, chain_start, record_id, row_bytes
 
 GROUP_COMMIT_S = 0.05
 """The longest an undemanding record waits for a transaction to join. Source: docs/design.md section 4."""

@@ -3,12 +3,11 @@
 import sqlite3
 from dataclasses import dataclass
 
+from edge_agent.memory.journal import last_of
 from edge_models.errors import KitError
 from edge_sync.batch import MAX_BATCH_BYTES, encode
 from edge_sync.rows import LANES, Gap, Lane, Row, chain_start, row_bytes
 from edge_sync.uplink import FULL_BATCH_ROWS, Stream
-
-from edge_agent.memory.journal import last_of
 
 MAX_BATCH_RAW_BYTES = 1024 * 1024
 """Of rows before compression, so that one batch costs little memory at either end."""

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.records import Json
 from edge_models.errors import ConfigError
 from edge_sync.rows import LANES, record_id
-
-from edge_agent.records import Json
 
 _NEAR_ROWS = 10_000
 """Rows of one transaction at the most: 1,024 observations with what follows from them, and room."""

@@ -3,9 +3,8 @@
 import sqlite3
 from dataclasses import dataclass
 
-from edge_sync.rows import Row, chain, chain_start, row_bytes
-
 from edge_agent.memory.outbox import streams
+from edge_sync.rows import Row, chain, chain_start, row_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge_agent.brain import Deployment, deploy
+from edge_agent.config import Site
+from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
+from edge_agent.memory.journal import Journal
+from edge_agent.records import Json
+from edge_agent.update.blobs import BlobStore
+from edge_agent.update.slots import Slot, write_active, write_refused
 from edge_models.digests import Digest
 from edge_models.errors import KitError
 from edge_sync.chunks import Receiver
@@ -19,14 +26,6 @@ from edge_sync.release import Artifact, Release
 from edge_sync.rows import Lane
 from edge_sync.signing import verify
 from edge_sync.updater import Activate, Effect, Fetch, Report, Updater
-
-from edge_agent.brain import Deployment, deploy
-from edge_agent.config import Site
-from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
-from edge_agent.memory.journal import Journal
-from edge_agent.records import Json
-from edge_agent.update.blobs import BlobStore
-from edge_agent.update.slots import Slot, write_active, write_refused
 
 log = logging.getLogger(__name__)
 

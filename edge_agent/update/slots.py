@@ -41,6 +41,20 @@ def write_refused(connection: sqlite3.Connection, generation: int, reason: str, 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The newest generation that can't run here, and why."""
+
+    generation: int
+    reason: str
+
+
+def read_refused(connection: sqlite3.Connection) -> Refused | None:
+    """What `write_refused` wrote last."""
+    row = connection.execute("SELECT generation, document FROM slots WHERE slot='refused'").fetchone()
+    return None if row is None else Refused(row[0], json.loads(row[1])["reason"])
+
+
 def seen_generation(connection: sqlite3.Connection) -> int:
     """The highest generation this site acted on, whether it runs it or refused it."""
     row = connection.execute("SELECT max(generation) FROM slots").fetchone()

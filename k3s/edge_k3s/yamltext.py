@@ -5,7 +5,6 @@ from typing import Any
 
 import yaml
 
-
 _RARE_BREAKS = frozenset("\x85\u2028\u2029")
 
 

@@ -94,6 +94,7 @@ class Uplink:
         self._hello_tries = 0
         self._deficit: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self._turn = 0
+        self._hurried = False
         self._byte_rate = byte_rate
         self._budget = byte_rate or 0.0
         self._budget_at = 0.0
@@ -129,6 +130,10 @@ class Uplink:
             flow.resumed, flow.in_flight = False, []
             flow.acked = flow.sent = cursors.get(stream, flow.acked)
         return self._hello(now)
+
+    def hurry(self) -> None:
+        """The site is about to stop: nothing waits for company any more."""
+        self._hurried = True
 
     def down(self) -> None:
         """The link is gone; whatever was on its way may or may not have arrived."""
@@ -220,7 +225,8 @@ class Uplink:
             waiting = flow.last - flow.sent
             if stream[1] != lane or waiting <= 0 or not flow.resumed or flow.forked:
                 continue
-            if waiting < FULL_BATCH_ROWS and now - flow.since < LINGER_S[lane]:
+            lingers = waiting < FULL_BATCH_ROWS and now - flow.since < LINGER_S[lane]
+            if lingers and not self._hurried:
                 continue
             if best is None or flow.order < self._flows[best].order:
                 best = stream

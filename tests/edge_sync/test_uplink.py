@@ -78,6 +78,14 @@ def test_an_alarm_does_not_wait_but_telemetry_lingers() -> None:
     assert seen == {lane: pytest.approx(LINGER_S[lane], abs=0.11) for lane in LANES}
 
 
+def test_a_site_that_stops_lets_nothing_linger() -> None:
+    uplink = opened(Uplink())
+    uplink.grew(EPOCH, 1, "telemetry", 1, 0.0)
+    assert uplink.pull(0.0) is None
+    uplink.hurry()
+    assert uplink.pull(0.0) == Pull((EPOCH, "telemetry"), 0)
+
+
 def test_a_full_batch_does_not_linger_and_the_window_bounds_what_is_on_its_way() -> None:
     uplink = opened(Uplink())
     uplink.grew(EPOCH, 1, "telemetry", FULL_BATCH_ROWS * 20, 0.0)

@@ -30,7 +30,7 @@ class Player:
 
 _PRESSES = Part("sensors/instrument", "trace-2.bundle", ("press-1", "press-2", "press-3"), 3.0)
 _COOLING = Part("sensors/cooling", "shuttle-2.bundle", ("loop-a", "loop-b"), 8.0)
-_APPLIANCES = Part("sensors/power", "appliance-2.bundle", ("plug-1", "plug-2", "plug-3", "plug-4"), 3.0)
+_APPLIANCES = Part("sensors/power", "appliance-2.bundle", ("plug-1", "plug-2", "plug-3", "plug-4"), 6.0)
 
 PLAYERS = (
     Player("plant-01", {"kind": "factory", "region": "north"}, (_PRESSES, _COOLING)),

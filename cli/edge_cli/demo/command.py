@@ -2,6 +2,7 @@
 
 import tempfile
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ import typer
 
 from edge_cli.output import FOUND, emit_json, talk
 from edge_models.errors import ConfigError
+
+
+class BrokerKind(StrEnum):
+    """A broker the demo can start."""
+
+    MOSQUITTO = "mosquitto"
+    AMQTT = "amqtt"
+
 
 app = typer.Typer(add_completion=False)
 
@@ -19,6 +28,9 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Leave databases, site files and logs in this new folder.")
     ] = None,
+    broker: Annotated[
+        BrokerKind | None, typer.Option(help="The broker to start; left out: mosquitto where it is installed.")
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Keep it running at the end, and say where to look.")] = False,
 ) -> None:
     """Run a hub and three sites on this machine, cut a link, ship a release, and balance the books.
@@ -27,19 +39,19 @@ def demo(
 
     Example: edge-agent demo --keep out
     """
-    from edge_cli.demo.screen import Screen  # noqa: PLC0415 - `demo --help` needs none of it
+    from edge_cli.demo.screen import Screen, books_table  # noqa: PLC0415 - `demo --help` needs none of it
     from edge_cli.demo.story import Story  # noqa: PLC0415
     from edge_cli.demo.why import show_why  # noqa: PLC0415
 
     with ExitStack() as stack:
         folder = _folder(keep, stack)
         screen = Screen(talk)
-        story = stack.enter_context(Story(folder, screen))
+        story = stack.enter_context(Story(folder, screen, None if broker is None else broker.value))
         with screen.showing():
             story.set_up()
             story.play()
             books = story.settle(stop_sites=not hold)
-        screen.snapshot()
+        talk.print(books_table(books))
         show_why(story)
         summary = story.summary(books)
         if as_json:

@@ -1,7 +1,7 @@
 """What a person sees of the demo: the story so far, and the fleet as a live table."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from edge_cli.demo.books import Balance
 from edge_cli.demo.fleet import SiteView
 
 
@@ -65,7 +66,7 @@ class Screen:
     def _say(self, text: Text) -> None:
         self._story.append(text)
         if self._live is None:
-            self._console.print(text)
+            self._console.print(text, soft_wrap=True)
         self._draw()
 
     def _draw(self) -> None:
@@ -75,6 +76,19 @@ class Screen:
 
     def _clock(self) -> str:
         return f"{time.monotonic() - self._started:5.1f} s"
+
+
+def books_table(books: Mapping[str, Balance]) -> Table:
+    """Every site's books, balanced or not."""
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    made.add_column("site", style="bold")
+    for column in ("seen", "decided", "acted", "while cut", "at the site", "at the hub", "lost", "double"):
+        made.add_column(column, justify="right")
+    for site, each in books.items():
+        counts = (each.observations, each.decisions, each.actions, each.decisions_while_cut)
+        ends = (Text(str(n), "bold red" if n else "bold green") for n in (each.lost, each.duplicated))
+        made.add_row(site, *(f"{n:,}" for n in (*counts, each.records_at_site, each.records_at_hub)), *ends)
+    return made
 
 
 def table(lines: Iterable[Line]) -> Table:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edge_cli.demo.books import Balance, balance, pick_decision
 from edge_cli.demo.cast import CUT, PLAYERS, PROBED, PROBED_BUNDLE, PROBED_INPUT, PROBED_MODEL, lay_out, streams
@@ -35,8 +35,9 @@ SITES = tuple(player.site for player in PLAYERS)
 class Story:
     """Plays the demo in a folder; everything it started ends with the context."""
 
-    def __init__(self, folder: Path, screen: Screen) -> None:
-        self.folder, self._screen = folder, screen
+    def __init__(self, folder: Path, screen: Screen, broker: Literal["mosquitto", "amqtt"] | None) -> None:
+        """`broker`: the kind to start; None: mosquitto where it is installed, else amqtt."""
+        self.folder, self._screen, self._kind = folder, screen, broker
         self._stack = ExitStack()
         self._started = time.monotonic()
         self._relays: dict[str, Relay] = {}
@@ -57,7 +58,7 @@ class Story:
         self._children = self._stack.enter_context(Children(self.folder / "logs"))
         broker_folder = BrokerFolder(self.folder / "hub" / "broker")
         feeder_password = broker_folder.add_user(FEEDER, "feeder")
-        self.broker = self._stack.enter_context(BrokerProcess(broker_folder))
+        self.broker = self._stack.enter_context(BrokerProcess(broker_folder, prefer=self._kind))
         self._children.start(
             "hub", "edge_cli.main", "hub", "serve", str(self.folder / "hub"), "--broker", self.broker.url,
             "--http", "127.0.0.1:0",
@@ -98,11 +99,6 @@ class Story:
             self._wait("the books to balance", even, patience_s=25.0)
         except RetryableError:
             self._screen.note("the books do not balance")
-        for site, each in books.items():
-            self._screen.note(
-                f"{site}: {each.records_at_site:,} records at the site, {each.records_at_hub:,} at the hub, "
-                f"{each.lost} lost, {each.duplicated} double"
-            )
         return books
 
     def summary(self, books: dict[str, Balance]) -> dict[str, Any]:

@@ -206,9 +206,13 @@ def test_rows_dropped_after_their_ack_are_told_to_a_hub_that_lost_them(journal: 
 def test_a_full_disk_refuses_records_and_the_keeper_makes_room(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "memory.db", 16, now_us)
     body = to_body({"x": "y" * 60_000})
-    with pytest.raises(JournalUnavailableError, match="free disk space"):
+
+    def fill() -> None:
         for _ in range(2000):
             journal.write([Draft("telemetry", "observation", "a", now_us(), body)])
+
+    with pytest.raises(JournalUnavailableError, match="free disk space"):
+        fill()
     held = journal.last("telemetry")
     keeper = Keeper(journal)
     keeper.start()

@@ -27,7 +27,7 @@ def require_pillow() -> None:
 
 def decode_picture(data: bytes) -> NDArray[np.uint8]:
     """The picture as ``(height, width, 3) uint8`` RGB, the way up that its camera says. Raises `RejectedError`."""
-    from PIL import Image, ImageOps  # noqa: PLC0415 - see `require_pillow`
+    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - see `require_pillow`
 
     if len(data) > MAX_PICTURE_BYTES:
         raise RejectedError(f"{len(data)} bytes, the most is {MAX_PICTURE_BYTES}")
@@ -39,5 +39,7 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
             return np.array(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.uint8)
     except RejectedError:
         raise
+    except UnidentifiedImageError:
+        raise RejectedError(f"no picture that can be read ({', '.join(FORMATS)})") from None
     except Exception as error:  # noqa: BLE001 - decoders raise whatever a broken file leads them to
-        raise RejectedError(f"no picture ({', '.join(FORMATS)}): {error}"[:300]) from None
+        raise RejectedError(f"no picture that can be read ({', '.join(FORMATS)}): {error}"[:300]) from None

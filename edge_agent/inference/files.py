@@ -1,0 +1,154 @@
+"""A model's inputs from a file: what `edge-agent infer` reads."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from edge_agent.inference.images import picture
+from edge_agent.inference.inputs import batched, checked, one, stack, tensor
+from edge_agent.inference.model import Tensors
+from edge_agent.records import Json, Observation
+from edge_models.contract import Contract, TensorSpec
+from edge_models.errors import ConfigError, RejectedError
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+def from_file(contract: Contract, path: Path) -> Tensors:
+    """The batch in a ``.npy``, ``.csv`` (a row a sample, a header is skipped), ``.json`` or picture file.
+
+    A single sample without a batch axis is a batch of 1. Raises `ConfigError` where the file cannot be read or is of
+    no kind known here, `RejectedError` where its content does not fit: what came, and what was wanted.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".npy", ".csv", ".json", *_PICTURES):
+        raise ConfigError(f"{path}: wanted a .npy, .csv or .json file, or a picture ({', '.join(_PICTURES)})")
+    data = _read(path)
+    try:
+        if kind == ".json":
+            return _json(contract, data)
+        spec = _only_input(contract, kind)
+        if kind in _PICTURES:
+            return {spec.name: picture(contract, spec, data, path.name)}
+        return {spec.name: _csv(spec, data) if kind == ".csv" else checked(spec, batched(spec, _npy(data)))}
+    except RejectedError as error:
+        raise RejectedError(f"{path.name}: {str(error).removeprefix(f'{path.name}: ')}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise RejectedError(f"{path.name}: more than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _only_input(contract: Contract, kind: str) -> TensorSpec:
+    if len(contract.inputs) > 1:
+        names = ", ".join(spec.name for spec in contract.inputs)
+        raise RejectedError(f"a {kind} file holds one input, this model takes {names}: use a .json file")
+    return contract.inputs[0]
+
+
+def _npy(data: bytes) -> NDArray[Any]:
+    try:
+        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise RejectedError(f"no array that can be read: {error}") from None
+    # The dtype's name hides its byte order; a session would read the bytes as this machine's.
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _csv(spec: TensorSpec, data: bytes) -> NDArray[Any]:
+    """Each row's numbers, in row-major order of the input's shape."""
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise RejectedError("no UTF-8 text") from None
+    open_axes = sum(isinstance(axis, str) for axis in spec.shape[1:])
+    if open_axes > 1:
+        raise RejectedError(f"input {spec.name!r} has {open_axes} open axes, which a row cannot tell apart: use .json")
+    size = [axis if isinstance(axis, int) else -1 for axis in spec.shape[1:]]
+    rows = list(_csv_rows(lines, -1 if open_axes else int(np.prod(size, dtype=np.int64))))
+    if not rows:
+        raise RejectedError("there is no row of numbers in it")
+    samples = [_shaped(row, size) for row in rows]
+    return tensor(spec, samples)
+
+
+def _csv_rows(lines: list[str], wanted: int) -> Iterator[list[Json]]:
+    """The rows as numbers; only the first that has anything in it may be a header. `wanted` of -1: any length."""
+    header_possible = True
+    try:
+        for number, cells in enumerate(csv.reader(lines, strict=True), start=1):
+            if not any(cell.strip() for cell in cells):
+                continue
+            row = [_number(cell) for cell in cells]
+            if None in row and header_possible:
+                header_possible = False
+                continue
+            header_possible = False
+            if None in row:
+                raise RejectedError(f"row {number}: {cells[row.index(None)][:20]!r} is no number")
+            if wanted not in (-1, len(row)):
+                raise RejectedError(f"row {number}: came {len(row)} numbers, wanted {wanted}")
+            yield row
+    except csv.Error as error:
+        raise RejectedError(f"no CSV: {error}") from None
+
+
+def _number(cell: str) -> Json:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return None
+
+
+def _shaped(row: list[Json], size: list[int]) -> Json:
+    try:
+        return np.array(row, dtype=object).reshape(size).tolist()
+    except ValueError:
+        raise RejectedError(f"{len(row)} numbers do not fill the shape {size}") from None
+
+
+def _json(contract: Contract, data: bytes) -> Tensors:
+    """``{input: samples}``, a list of messages, or just the samples where the model takes one input."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise RejectedError(f"no JSON: {error}") from None
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return stack([one(contract, {}, Observation(item, 0, "file")) for item in value])
+    if isinstance(value, list):
+        value = {_only_input(contract, "list in a .json").name: value}
+    if not isinstance(value, dict):
+        raise RejectedError("wanted an object of inputs, or a list of numbers")
+    tensors = {}
+    for spec in contract.inputs:
+        if spec.name not in value:
+            raise RejectedError(f"input {spec.name!r} is missing")
+        came = value[spec.name]
+        tensors[spec.name] = tensor(spec, came if _depth(came) >= len(spec.shape) else [came])
+    return tensors
+
+
+def _depth(value: Json) -> int:
+    """How many lists deep the first number is."""
+    depth = 0
+    while isinstance(value, list):
+        depth += 1
+        value = value[0] if value else None
+    return depth

@@ -1,0 +1,90 @@
+"""ONNX Runtime, set up for a small shared machine, and the check that a graph keeps its contract."""
+
+from typing import Any
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from edge_models.contract import Contract, TensorSpec
+from edge_models.errors import RejectedError
+
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    state.EPFail,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NotImplemented,
+    state.RuntimeException,
+)
+"""What ONNX Runtime raises about a graph or its inputs; they share no class of their own."""
+
+_LOG_NOTHING = 4
+"""Fatal only: what goes wrong comes as an exception, and is said once, by whoever handles it."""
+
+_TENSOR_TYPES = {
+    "bool": "tensor(bool)",
+    "float16": "tensor(float16)",
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
+    "int8": "tensor(int8)",
+    "int16": "tensor(int16)",
+    "int32": "tensor(int32)",
+    "int64": "tensor(int64)",
+    "uint8": "tensor(uint8)",
+}
+
+
+def open_session(graph: bytes) -> Any:
+    """An `onnxruntime.InferenceSession` of these ONNX bytes. Raises `RejectedError` where they cannot run."""
+    options = ort.SessionOptions()
+    # Source: notes on inference; a second thread made a busy node three to four times slower.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = _LOG_NOTHING
+    try:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS as error:
+        raise RejectedError(f"the graph cannot be loaded: {one_line(error)}") from None
+    session.disable_fallback()
+    return session
+
+
+def check_fit(session: Any, contract: Contract) -> None:
+    """Raise `RejectedError`, naming the tensor, unless the graph takes and gives what the contract says."""
+    takes = {node.name: node for node in session.get_inputs()}
+    gives = {node.name: node for node in session.get_outputs()}
+    promised = {spec.name for spec in contract.inputs}
+    for name in takes:
+        if name not in promised:
+            raise RejectedError(f"the graph has an input {name!r} that the contract does not")
+    for role, specs, nodes in (("input", contract.inputs, takes), ("output", contract.outputs, gives)):
+        for spec in specs:
+            if spec.name not in nodes:
+                raise RejectedError(f"the graph has no {role} {spec.name!r}, which the contract promises")
+            _check_tensor(role, spec, nodes[spec.name])
+
+
+def one_line(error: Exception) -> str:
+    """What ONNX Runtime said, without its prefix and line breaks."""
+    text = " ".join(str(error).split())
+    return text.removeprefix("[ONNXRuntimeError] : ")
+
+
+def _check_tensor(role: str, spec: TensorSpec, node: Any) -> None:
+    wanted = _TENSOR_TYPES[spec.dtype]
+    if node.type != wanted:
+        raise RejectedError(f"{role} {spec.name!r}: the graph's is {node.type}, the contract's {wanted}")
+    graph = list(node.shape)
+    # An axis the graph leaves open may be fixed by the contract, never the other way round. An output's open axis
+    # proves nothing, so there the golden check decides.
+    open_output = role == "output" and not graph
+    fits = open_output or (
+        len(graph) == len(spec.shape)
+        and all(not isinstance(g, int) or g == axis for g, axis in zip(graph, spec.shape, strict=True))
+    )
+    if not fits:
+        raise RejectedError(f"{role} {spec.name!r}: the graph's shape is {graph}, the contract's {list(spec.shape)}")

@@ -1,0 +1,170 @@
+"""A bundle: a model with its contract, its card and proof of what it should answer, in one verified file.
+
+The layout of the file is in models/FORMAT.md; its digest is the sha256 of the whole.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_models import layout
+from edge_models.contract import Contract, TensorSpec
+from edge_models.digests import Digest, digest_of
+from edge_models.errors import ConfigError, RejectedError
+from edge_models.layout import Layer, dump_json, load_json
+from edge_models.npy import Array, dump_array, load_array
+
+MAX_BUNDLE_BYTES = 512 * 1024 * 1024
+"""The largest bundle; nothing inside is compressed, so this bounds every part of it."""
+
+MAX_GOLDEN_BYTES = 64 * 1024 * 1024
+"""Of one golden array."""
+
+_GRAPH, _CONTRACT, _CARD, _TRUTH = "graph.onnx", "contract.json", "card.json", "golden/truth.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Held-out samples, sample by sample along axis 0 of every array."""
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    """What this bundle's own graph answered where it was built."""
+    truth: tuple[str, ...]
+    """The true label of each sample, whatever the graph answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle, in memory."""
+
+    digest: Digest
+    contract: Contract
+    card: Mapping[str, Any]
+    graph: bytes
+    """ONNX."""
+    golden: Golden
+
+
+def read_bundle(source: Path | bytes) -> Bundle:
+    """The bundle in a file or in its bytes, every byte of it verified.
+
+    Raises `RejectedError`, one line naming the part, for anything that `write_bundle` did not make, and
+    `ConfigError` when the file cannot be read.
+    """
+    data = source if isinstance(source, bytes) else _read(source)
+    try:
+        if len(data) > MAX_BUNDLE_BYTES:
+            raise RejectedError(f"larger than {MAX_BUNDLE_BYTES} bytes")
+        files = layout.unpack(data)
+        contract = Contract.from_json(load_json(_take(files, _CONTRACT), _CONTRACT))
+        card = load_json(_take(files, _CARD), _CARD)
+        if not isinstance(card, dict):
+            raise RejectedError(f"{_CARD}: not an object")
+        graph = bytes(_take(files, _GRAPH))
+        golden = _golden(files, contract)
+    except RejectedError as error:
+        name = "bundle" if isinstance(source, bytes) else f"bundle {source}"
+        raise RejectedError(f"{name}: {error}") from None
+    return Bundle(digest_of(data), contract, card, graph, golden)
+
+
+def write_bundle(path: Path, *, contract: Contract, graph: bytes, golden: Golden, card: Mapping[str, Any]) -> Digest:
+    """Write a bundle and return its digest. The same parts give the same bytes; there is never half a file.
+
+    Raises `RejectedError` when the parts do not agree with the contract, and `ConfigError` when `path` cannot
+    be written.
+    """
+    data = _pack(contract, graph, golden, card)
+    written = read_bundle(data)
+    _write(path, data)
+    return written.digest
+
+
+def _pack(contract: Contract, graph: bytes, golden: Golden, card: Mapping[str, Any]) -> bytes:
+    layers = [
+        Layer(_GRAPH, layout.WEIGHT, graph),
+        Layer(_CONTRACT, layout.WEIGHT_CONFIG, dump_json(contract.to_json())),
+        Layer(_CARD, layout.DOC, dump_json(card)),
+        Layer(_TRUTH, layout.DATASET, dump_json(golden.truth)),
+    ]
+    for role, specs, arrays in (
+        ("inputs", contract.inputs, golden.inputs),
+        ("outputs", contract.outputs, golden.outputs),
+    ):
+        if set(arrays) != {spec.name for spec in specs}:
+            raise RejectedError(f"golden {role}: {sorted(arrays)} are not those of the contract")
+        layers += [Layer(_array_path(role, name), layout.DATASET, dump_array(arrays[name])) for name in sorted(arrays)]
+    return layout.pack(
+        layers,
+        descriptor={"name": contract.name, "version": contract.version},
+        config={"format": "onnx"},
+    )
+
+
+def _golden(files: Mapping[str, memoryview], contract: Contract) -> Golden:
+    truth = load_json(_take(files, _TRUTH), _TRUTH)
+    if not isinstance(truth, list) or not truth or any(label not in contract.labels for label in truth):
+        raise RejectedError(f"{_TRUTH}: not a list of the contract's labels")
+    inputs = {spec.name: _array(files, "inputs", spec, len(truth)) for spec in contract.inputs}
+    outputs = {spec.name: _array(files, "outputs", spec, len(truth)) for spec in contract.outputs}
+    return Golden(inputs, outputs, tuple(truth))
+
+
+def _array(files: Mapping[str, memoryview], role: str, spec: TensorSpec, samples: int) -> Array:
+    path = _array_path(role, spec.name)
+    data = _take(files, path)
+    if len(data) > MAX_GOLDEN_BYTES:
+        raise RejectedError(f"{path}: larger than {MAX_GOLDEN_BYTES} bytes")
+    try:
+        # A copy: what lives on must not hold the whole file in memory.
+        array = load_array(bytes(data))
+        spec.check(array, "golden " + role.removesuffix("s"))
+    except RejectedError as error:
+        raise RejectedError(f"{path}: {error}") from None
+    if len(array) != samples:
+        raise RejectedError(f"{path}: {len(array)} samples, where {_TRUTH} has {samples}")
+    return array
+
+
+def _array_path(role: str, name: str) -> str:
+    return f"golden/{role}/{name}.npy"
+
+
+def _take(files: Mapping[str, memoryview], path: str) -> memoryview:
+    if not files.get(path):
+        raise RejectedError(f"{path} is missing or empty")
+    return files[path]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BUNDLE_BYTES:
+                raise RejectedError(f"bundle {path}: larger than {MAX_BUNDLE_BYTES} bytes")
+            return file.read(MAX_BUNDLE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"bundle {path}: {error.strerror}") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of `data` at `path`, durable, or nothing new there."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ConfigError(f"bundle {path}: {error.strerror}") from None
