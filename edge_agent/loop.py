@@ -14,6 +14,7 @@ from edge_agent.actor import Actor
 from edge_agent.brain import Brain
 from edge_agent.inference.inputs import one, stack
 from edge_agent.inference.model import Tensors
+from edge_agent.inference.registry import Models
 from edge_agent.memory.draft import Draft, Intent, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.policy import Situation
@@ -42,13 +43,14 @@ class Loop:
         self,
         journal: Journal,
         actor: Actor,
+        models: Models,
         site: Mapping[str, str],
         facts: Callable[[], Mapping[str, Json]],
         now_us: Callable[[], int],
         monotonic_s: Callable[[], float],
     ) -> None:
-        """`site` is what policies see as `site`: the site's labels and its `id`."""
-        self._journal, self._actor, self._site, self._facts = journal, actor, site, facts
+        """`site` is what policies see as `site`: the site's labels and its `id`. `models` counts inferences."""
+        self._journal, self._actor, self._models, self._site, self._facts = journal, actor, models, site, facts
         self._now_us, self._monotonic_s = now_us, monotonic_s
         self.counts = Counts()
         self.last: Draft | None = None
@@ -120,7 +122,8 @@ class Loop:
         if not readable:
             return []
         started = self._monotonic_s()
-        predictions = _predict(brain, [inputs for _, _, inputs in readable])
+        with self._models.measured(brain.model.contract.name):
+            predictions = _predict(brain, [inputs for _, _, inputs in readable])
         infer_us = round((self._monotonic_s() - started) * 1e6 / len(readable))
         facts = self._facts()
         acting = []

@@ -51,6 +51,7 @@ class SiteProcess:
         """Open the memory and load what runs. Raises `ConfigError`, `RejectedError`; nothing is left open then."""
         self.site = site
         site.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (site.data / "api.port").unlink(missing_ok=True)
         self._lock = _lock_data(site)
         self.journal = Journal(site.data / "memory.db", site.config.disk.journal_mb, now_us)
         self.models = Models()

@@ -30,7 +30,8 @@ COUNTERS = {
 def status(process: "SiteProcess") -> Status:
     """What the page shows."""
     agents = [_agent(worker) for worker in process.supervisor.workers()]
-    troubled = [agent for agent in agents if agent["light"] != "ok"]
+    down = [agent for agent in agents if agent["light"] == "down"]
+    waiting = [agent for agent in agents if agent["light"] == "attention"]
     shown: Status = {
         "site": process.site.config.site,
         "version": version("edge-agent-kit"),
@@ -43,8 +44,11 @@ def status(process: "SiteProcess") -> Status:
     hub = _hub(process)
     if hub is not None:
         shown["hub"] = hub
-    if troubled:
-        shown["light"], shown["headline"] = "down", f"Agent {troubled[0]['name']} does not run: {troubled[0]['error']}"
+    if down:
+        shown["light"], shown["headline"] = "down", f"Agent {down[0]['name']} does not run: {down[0]['error']}"
+    elif waiting:
+        shown["light"] = "attention"
+        shown["headline"] = f"Agent {waiting[0]['name']} gets nothing from its machines: {waiting[0]['error']}"
     elif hub is not None and not hub["connected"]:
         shown["light"] = "attention"
         shown["headline"] = "All agents run. The link to the hub is down; nothing is lost, records wait on this disk."
@@ -79,14 +83,15 @@ def _agent(worker: Worker) -> AgentStatus:
     brain, loop = worker.brain, worker.loop
     shown: AgentStatus = {
         "name": brain.spec.name,
-        "light": "ok" if worker.problem is None else "down",
+        "light": "down" if worker.problem else "attention" if worker.waits_for else "ok",
         "state": f"policy {brain.policy.name} {brain.policy.version}",
         "model": f"{brain.model.contract.name} {brain.model.contract.version}",
         "digest": brain.model.digest,
         "decisions": loop.counts.decisions,
     }
-    if worker.problem is not None:
-        shown["error"] = worker.problem
+    problem = worker.problem or worker.waits_for
+    if problem is not None:
+        shown["error"] = problem
     if loop.last is not None:
         shown["last"] = _last(loop)
     return shown

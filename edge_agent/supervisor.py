@@ -82,6 +82,7 @@ class Supervisor:
         loop = Loop(
             self._journal,
             self._actor,
+            self._models,
             {**self._site.config.labels, "id": self._site.config.site},
             self._facts.view,
             self._now_us,

@@ -46,6 +46,7 @@ class Worker:
         self.problem: str | None = None
         """Why the agent does not run now, None while it does."""
         self.exhausted = False
+        self._source: Source | None = None
         self._recent, self._journal, self._make_source, self._now_us = recent, journal, make_source, now_us
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"agent-{brain.spec.name}", daemon=True)
@@ -54,6 +55,11 @@ class Worker:
     def source_spec(self) -> SourceSpec:
         """Where this agent's observations come from."""
         return self.brain.spec.source
+
+    @property
+    def waits_for(self) -> str | None:
+        """Why nothing can come from the source now (its broker is away), None where it can."""
+        return getattr(self._source, "problem", None)
 
     def start(self) -> None:
         """Begin."""
@@ -86,7 +92,7 @@ class Worker:
 
     def _observe(self) -> None:
         """Run the loop until the worker is stopped or its source has no more to give."""
-        source = self._make_source(self.brain)
+        source = self._source = self._make_source(self.brain)
         try:
             source.start()
             while not self._stop.is_set():

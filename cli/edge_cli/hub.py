@@ -7,6 +7,7 @@ import typer
 
 from edge_cli.logs import log_to_stderr
 from edge_cli.output import talk
+from edge_models.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The hub.")
 
@@ -32,7 +33,10 @@ def serve(
 
     Example: edge-agent hub serve /var/lib/edge-hub --http 127.0.0.1:8600
     """
-    from edge_hub.serve import serve as serve_hub  # noqa: PLC0415 - the hub's extra is needed to serve, not for --help
+    try:
+        from edge_hub.serve import serve as serve_hub  # noqa: PLC0415 - the extra is needed to serve, not for --help
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"a hub needs the extra [hub] ({error.name}): pip install 'edge-agent-kit[hub]'") from None
 
     log_to_stderr("info")
     serve_hub(folder, http, broker, lambda line: talk.print(line, markup=False, soft_wrap=True))

@@ -1,6 +1,7 @@
 """`edge-agent model`: build reference bundles, and look into any bundle."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,10 +60,9 @@ def inspect(
         return
     data.print(f"[bold]{seen.contract.name} {seen.contract.version}[/]  {size:,} bytes  {seen.digest}")
     data.print(_contract(seen))
-    try:
+    # A card from another workshop may lack the numbers; what it does say is printed below.
+    with suppress(KeyError, TypeError, ValueError):
         data.print(_comparison(seen.card))
-    except (KeyError, TypeError, ValueError):
-        pass  # a card from another workshop: what it says is below
     data.print("\n".join(_lines(seen.card)), markup=False)
 
 

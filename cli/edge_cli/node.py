@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_cli.hub_client import HubClient, read_token
 from edge_cli.output import data, emit_json, talk
-from edge_cli.release import make_release
+from edge_cli.release import make_release, publish_release
 from edge_k3s.kit import check_out, write_kit
 from edge_k3s.names import check_image, check_labels, check_site, parse_labels
 from edge_k3s.network import check_networks
@@ -75,13 +75,14 @@ class Wish:
 
 
 def provision_kit(wish: Wish, hub: HubClient, out: Path) -> KitSummary:
-    """Check what is wished, register the site at its hub, and write its kit into the new folder `out`.
+    """Check what is wished, make site and release known to the hub, and write the kit into the new folder `out`.
 
     Whatever can be checked is checked before the hub is asked. Raises `ConfigError` or `RejectedError` for what is
     wrong, `RetryableError` when the hub is away; in each case no kit is there.
     """
     _check(wish, out)
     release, blobs = make_release(wish.release_file)
+    publish_release(release, lambda digest: blobs[Digest(digest)], hub)
     answer = _register(wish, hub)
     try:
         return write_kit(_spec(wish, release.for_site(wish.labels), blobs, answer), out)

@@ -1,5 +1,6 @@
 """`edge-agent release`: make a release from files, and push it to sites."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,8 +91,7 @@ def read_release(folder: Path) -> Release:
 def push_release(folder: Path, sites: list[str] | None, client: HubClient) -> dict[str, Any]:
     """Upload what the hub lacks, create the release where it is new, and push it to these sites (None: to all)."""
     release = read_release(folder)
-    uploaded = [digest for digest in release.artifacts if _upload(folder, digest, client)]
-    created = _create(release, client)
+    created, uploaded = publish_release(release, lambda digest: folder / BLOBS / digest.removeprefix("sha256:"), client)
     wish = {"all": True} if sites is None else {"sites": sites}
     answer = client.request("POST", f"/api/v1/releases/{release.release}/push", json=wish)
     return {
@@ -102,13 +102,24 @@ def push_release(folder: Path, sites: list[str] | None, client: HubClient) -> di
     }
 
 
-def _upload(folder: Path, digest: str, client: HubClient) -> bool:
+def publish_release(
+    release: Release, body_of: Callable[[str], Path | bytes], client: HubClient
+) -> tuple[bool, list[str]]:
+    """Make the release known to the hub, with the artifacts it lacks; nobody is told to run it.
+
+    Returns whether it was new, and what was uploaded. Raises `RejectedError` where the hub has another of its number.
+    """
+    uploaded = [digest for digest in release.artifacts if _upload(digest, body_of, client)]
+    return _create(release, client), uploaded
+
+
+def _upload(digest: str, body_of: Callable[[str], Path | bytes], client: HubClient) -> bool:
     try:
         client.request("GET", f"/api/v1/artifacts/{digest}")
     except HubRefusal as refusal:
         if refusal.status != 404:
             raise
-        client.request("PUT", f"/api/v1/artifacts/{digest}", body=folder / BLOBS / digest.removeprefix("sha256:"))
+        client.request("PUT", f"/api/v1/artifacts/{digest}", body=body_of(digest))
         return True
     return False
 

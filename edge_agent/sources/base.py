@@ -26,7 +26,10 @@ class SourceContext:
 
 
 class Source(Protocol):
-    """One agent's stream of observations. `take` runs on the agent's thread; a source may have threads of its own."""
+    """One agent's stream of observations. `take` runs on the agent's thread; a source may have threads of its own.
+
+    A source may have a property `problem: str | None`: why nothing can come now, for the status page.
+    """
 
     def __init__(self, options: Mapping[str, Any], context: SourceContext) -> None:
         """Check the options. Raises `ConfigError` naming the option; opens nothing yet."""

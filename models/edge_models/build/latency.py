@@ -16,9 +16,9 @@ from typing import Any
 import onnxruntime as ort
 
 from edge_models.build.evaluate import open_session
-from edge_models.build.shipped import shipped_bundles
 from edge_models.digests import digest_of
 from edge_models.npy import Array
+from edge_models.shipped import shipped_bundles
 
 ROUNDS, RUNS = 40, 50
 """Rounds in turn of so many runs each: what else the machine does falls on both alike."""

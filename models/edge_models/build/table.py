@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_models.build.shipped import shipped_bundles
 from edge_models.errors import ConfigError
+from edge_models.shipped import shipped_bundles
 
 BEGIN, END = "<!-- begin: table made from the cards -->", "<!-- end: table made from the cards -->"
 

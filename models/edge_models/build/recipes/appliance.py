@@ -1,11 +1,11 @@
 """Appliance power signatures: which of ten kinds of appliance drew this power, from an hour of a sub-meter's readings.
 
 The data are the UCR archive's ACSF1, made of ACS-F1 (Gisler and others, 2013), which recorded each of a hundred
-appliances for two hours; the archive's halves are taken to be one hour of each. The archive gives 1,460 nameless numbers a recording and classes 0 to 9.
-They are 365 steps of four quantities in turn (the autocorrelation at lag 4 is 0.95), scaled together: reactive power,
-real power, mains voltage, current. With the voltage taken as 230 V, real power comes out as voltage times current for
-heaters (1,428 W at 6.21 A), which shows that the reading is right; and the watts tell which class is which appliance,
-where the archive's text lists names in another order.
+appliances for two hours; the archive's halves are taken to be one hour of each. The archive gives 1,460 nameless
+numbers a recording and classes 0 to 9. They are 365 steps of four quantities in turn (the autocorrelation at lag 4 is
+0.95), scaled together: reactive power, real power, mains voltage, current. With the voltage taken as 230 V, real power
+comes out as voltage times current for heaters (1,428 W at 6.21 A), which shows that the reading is right; and the watts
+tell which class is which appliance, where the archive's text lists names in another order.
 """
 
 import numpy as np

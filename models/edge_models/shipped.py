@@ -1,10 +1,15 @@
-"""The bundles that ship with the kit."""
+"""The reference bundles that ship with the kit."""
 
 from pathlib import Path
 
 from edge_models.bundle import Bundle, read_bundle
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parent / "data"
+
+
+def shipped_path(name: str, version: str) -> Path:
+    """Where the bundle of this name and version is."""
+    return DATA / f"{name}-{version}.bundle"
 
 
 def shipped_bundles() -> list[Bundle]:

@@ -1,0 +1,1 @@
+"""The hub: ingest, fleet registry, releases, chunk sending, HTTP API."""

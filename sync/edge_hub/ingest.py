@@ -1,0 +1,212 @@
+"""The ingest thread: takes all that waits, stores it in one transaction, commits, and only then answers.
+
+Guarantees: sync/SPEC.md, section Journal sync. What one site sends can't hold up another: a message that makes
+a transaction fail is found and put aside, and the others are stored without it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
+
+from edge_hub import quarantine, registry
+from edge_hub.inbox import Heard, Inbox, Item, LinkChanged
+from edge_hub.journal import Arrived, Stored, store_batches
+from edge_hub.metrics import Metrics
+from edge_hub.store import Store
+from edge_models.errors import RejectedError
+from edge_sync.batch import decode
+from edge_sync.documents import Heartbeat, Hello, Presence, Reported, dump, load
+from edge_sync.topics import down
+
+log = logging.getLogger(__name__)
+
+MOST = 64
+"""Messages in one transaction."""
+
+_PAUSE_S = 1.0
+"""After a transaction that the database refused, as on a full disk."""
+
+UNKNOWN_SITE = "site is not registered"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What the thread may do once a transaction is committed."""
+
+    publish: Callable[[str, bytes], None]
+    """Topic and payload, QoS 1."""
+    desired: Callable[[str | None], None]
+    """Publish the desired document of this site again; None: of all sites."""
+    gone: Callable[[str], None]
+    """The site's link is down: send it no chunks."""
+
+
+class Ingest:
+    """Runs the thread. `handle` is what it does with all that waited."""
+
+    def __init__(
+        self,
+        store: Store,
+        inbox: Inbox,
+        metrics: Metrics,
+        outgoing: Outgoing,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store, self._inbox, self._metrics = store, inbox, metrics
+        self._outgoing, self._now_us = outgoing, now_us
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End after the transaction that runs."""
+        self._stopping.set()
+        self._inbox.close()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def handle(self, items: Sequence[Item]) -> None:
+        """Store what these messages bring, then answer them.
+
+        Raises `DBAPIError` where the database refuses for a reason that lies in no message; nothing was acknowledged.
+        """
+        try:
+            self._transact(items)
+        except DBAPIError as error:
+            if _is_operational(error):
+                raise
+            self._isolate(items, error)
+        except Exception as error:  # noqa: BLE001 - whatever one message provokes must not stop the others
+            self._isolate(items, error)
+
+    def _run(self) -> None:
+        while items := self._inbox.take(MOST):
+            try:
+                self.handle(items)
+            except Exception as error:
+                self._metrics.add("edge_hub_ingest_failures_total")
+                log.exception("ingest_failed", extra={"reason": str(error), "messages": len(items)})
+                self._stopping.wait(_PAUSE_S)
+
+    def _transact(self, items: Sequence[Item]) -> None:
+        began = time.perf_counter()
+        decoded = {id(item): _decode(item) for item in items if isinstance(item, Heard) and item.what == "journal"}
+        turn = _Turn(self._now_us())
+        with self._store.writing() as db:
+            turn.known = registry.known(db, {item.site for item in items if isinstance(item, Heard)})
+            arrived = [each for each in decoded.values() if isinstance(each, Arrived) and each.site in turn.known]
+            stored = store_batches(db, arrived, turn.now_us)
+            for item in items:
+                self._take(db, turn, item, decoded.get(id(item)))
+            registry.seen(db, turn.seen, turn.now_us)
+        self._count(stored, turn, len(arrived), time.perf_counter() - began)
+        for (site, _, _), ack in stored.acks.items():
+            self._outgoing.publish(down(site, "ack"), dump(ack))
+        for say in turn.says:
+            say()
+
+    def _take(self, db: Connection, turn: "_Turn", item: Item, batch: "Arrived | _Broken | None") -> None:
+        """Everything but storing a good batch, which is done already."""
+        if isinstance(item, LinkChanged):
+            registry.all_offline(db)
+            if item.up:
+                turn.says.append(lambda: self._outgoing.desired(None))
+        elif item.site not in turn.known:
+            turn.aside += 1
+            _put_aside(db, turn.now_us, item, UNKNOWN_SITE)
+        else:
+            if not item.retained:  # a retained message may be old: it does not say that the site is there
+                turn.seen.add(item.site)
+            if isinstance(batch, _Broken):
+                turn.aside += 1
+                _put_aside(db, turn.now_us, item, batch.reason)
+            elif batch is None:
+                self._document(db, turn, item)
+
+    def _document(self, db: Connection, turn: "_Turn", item: Heard) -> None:
+        """Take a document other than a batch."""
+        site, payload = item.site, item.payload
+        try:
+            match item.what:
+                case "hello":
+                    answer = dump(registry.resume(db, site, load(Hello, payload)))
+                    turn.says.append(lambda: self._outgoing.publish(down(site, "resume"), answer))
+                    turn.says.append(lambda: self._outgoing.desired(site))
+                case "presence":
+                    present = load(Presence, payload)
+                    if registry.presence(db, site, present) and not present.online:
+                        turn.says.append(lambda: self._outgoing.gone(site))
+                case "heartbeat":
+                    registry.heartbeat(db, site, load(Heartbeat, payload))
+                case "reported":
+                    registry.reported(db, site, load(Reported, payload))
+        except RejectedError as error:
+            self._metrics.add("edge_hub_refused_documents_total")
+            log.warning("document_refused", extra={"site": site, "document": item.what, "reason": str(error)})
+
+    def _isolate(self, items: Sequence[Item], error: Exception) -> None:
+        """Some message made the transaction fail: halve until it stands alone, and put it aside."""
+        if len(items) > 1:
+            half = len(items) // 2
+            self.handle(items[:half])
+            self.handle(items[half:])
+            return
+        log.error("message_put_aside", exc_info=error, extra={"reason": str(error)})
+        if isinstance(items[0], Heard):
+            self._metrics.add("edge_hub_quarantined_total")
+            with self._store.writing() as db:
+                _put_aside(db, self._now_us(), items[0], f"unexpected {type(error).__name__}: {error}")
+
+    def _count(self, stored: Stored, turn: "_Turn", batches: int, seconds: float) -> None:
+        for name, amount in (
+            ("batches", batches),
+            ("records", stored.rows),
+            ("forks", stored.forks),
+            ("quarantined", stored.forks + turn.aside),
+            ("ingest_transactions", 1),
+            ("ingest_seconds", seconds),
+        ):
+            self._metrics.add(f"edge_hub_{name}_total", amount)
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A batch that can't be read, and why."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one transaction finds out, for when it is committed."""
+
+    now_us: int
+    known: set[str] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)
+    aside: int = 0
+    says: list[Callable[[], None]] = field(default_factory=list)
+
+
+def _decode(item: Heard) -> Arrived | _Broken:
+    try:
+        return Arrived(item.site, decode(item.payload), item.payload)
+    except RejectedError as error:
+        return _Broken(str(error))
+
+
+def _put_aside(db: Connection, now_us: int, item: Heard, reason: str) -> None:
+    if quarantine.put(db, now_us, item.site, item.payload, reason[:500]):
+        log.error("quarantined", extra={"site": item.site, "document": item.what, "reason": reason[:500]})
+
+
+def _is_operational(error: DBAPIError) -> bool:
+    """Whether the database itself is in trouble (full disk, lock, damage), whatever the message."""
+    return type(error) in (OperationalError, DatabaseError, InterfaceError, InternalError)

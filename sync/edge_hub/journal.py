@@ -1,0 +1,132 @@
+"""Batches of records into the tables, inside one transaction: judged by `edge_sync.ingest`, stored as it says."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import astuple
+from sqlalchemy import Connection, select, tuple_, update
+
+from edge_hub import quarantine
+from edge_hub.dialect import insert_sql
+from edge_hub.schema import gaps, records, streams
+from edge_sync.batch import Batch
+from edge_sync.documents import Ack
+from edge_sync.ingest import AckOnly, Fork, Prefix, Store, judge
+from edge_sync.rows import Gap, chain_start
+
+Key = tuple[str, str, str]
+"""Site, epoch, lane."""
+
+_INSERT_RECORDS = insert_sql(records)
+_MOVE_STREAMS = insert_sql(streams, update=("high", "hash"))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A decoded batch, the site it came from (its topic says so, not its payload), and its bytes."""
+
+    site: str
+    batch: Batch
+    message: bytes
+
+    @property
+    def key(self) -> Key:
+        """The stream it belongs to."""
+        return (self.site, self.batch.header.epoch, self.batch.header.lane)
+
+
+@dataclass(slots=True)
+class Stored:
+    """What came of a transaction's batches. `acks` may be sent once it is committed, not before."""
+
+    acks: dict[Key, Ack] = field(default_factory=dict)
+    rows: int = 0
+    forks: int = 0
+
+
+def store_batches(db: Connection, arrived: Sequence[Arrived], now_us: int) -> Stored:
+    """Store these batches, of any sites, in the order they came; each stream is acknowledged once."""
+    keys = sorted({each.key for each in arrived})
+    held = read_prefixes(db, keys)
+    work = _Work(db, now_us, dict(held), Stored())
+    for each in arrived:
+        work.take(each)
+    work.flush()
+    moved = [(*k, p.high, p.hash, now_us) for k, p in work.prefixes.items() if held.get(k) != p]
+    if moved:
+        db.exec_driver_sql(_MOVE_STREAMS, moved)
+    return work.stored
+
+
+def read_prefixes(db: Connection, keys: Iterable[Key]) -> dict[Key, Prefix]:
+    """What is held of these streams, their rows locked in key order."""
+    key = tuple_(streams.c.site, streams.c.epoch, streams.c.lane)
+    query = select(streams).where(key.in_(list(keys))).order_by(*streams.primary_key).with_for_update()
+    return {(r.site, r.epoch, r.lane): Prefix(r.high, r.hash) for r in db.execute(query)}
+
+
+@dataclass(slots=True)
+class _Work:
+    """One transaction's work. Rows are gathered and inserted together."""
+
+    db: Connection
+    now_us: int
+    prefixes: dict[Key, Prefix]
+    stored: Stored
+    pending: list[tuple[object, ...]] = field(default_factory=list)
+
+    def take(self, arrived: Arrived) -> None:
+        key = arrived.key
+        prefix = self.prefixes.get(key) or Prefix(0, chain_start(*key[1:]))
+        verdict = judge(prefix, arrived.batch, self._hash_at(key))
+        seq, fork = prefix.high, False
+        match verdict:
+            case Store():
+                self._store(key, verdict)
+                seq = verdict.prefix.high
+            case Fork(reason):
+                fork = True
+                self.stored.forks += 1
+                quarantine.put(self.db, self.now_us, arrived.site, arrived.message, f"fork: {reason}")
+            case AckOnly(high):
+                seq = high
+        forked = fork or (key in self.stored.acks and self.stored.acks[key].fork)
+        self.stored.acks[key] = Ack.model_construct(epoch=key[1], lane=key[2], seq=seq, fork=forked)
+
+    def flush(self) -> None:
+        if self.pending:
+            self.db.exec_driver_sql(_INSERT_RECORDS, self.pending)
+            self.pending = []
+
+    def _store(self, key: Key, verdict: Store) -> None:
+        now_us = self.now_us
+        self.pending += [(*key, *astuple(row), row_hash, now_us) for row, row_hash in verdict.rows]
+        self.stored.rows += len(verdict.rows)
+        for gap in verdict.gaps:
+            _put_gap(self.db, key, gap)
+        self.prefixes[key] = verdict.prefix
+
+    def _hash_at(self, key: Key) -> Callable[[int], bytes | None]:
+        def hash_at(seq: int) -> bytes | None:
+            self.flush()
+            return _held_hash(self.db, key, seq)
+
+        return hash_at
+
+
+def _held_hash(db: Connection, key: Key, seq: int) -> bytes | None:
+    for table, column in ((records, records.c.seq), (gaps, gaps.c.last)):
+        mine = (table.c.site == key[0]) & (table.c.epoch == key[1]) & (table.c.lane == key[2])
+        found: bytes | None = db.scalar(select(table.c.hash).where(mine & (column == seq)))
+        if found is not None:
+            return found
+    return None
+
+
+def _put_gap(db: Connection, key: Key, gap: Gap) -> None:
+    """Insert a gap, or lengthen the one it continues."""
+    mine = (gaps.c.site == key[0]) & (gaps.c.epoch == key[1]) & (gaps.c.lane == key[2])
+    before = mine & (gaps.c.last == gap.first - 1) & (gaps.c.reason == gap.reason)
+    if not db.execute(update(gaps).where(before).values(last=gap.last, hash=gap.hash)).rowcount:
+        row = dict(zip(("site", "epoch", "lane"), key, strict=True))
+        db.execute(gaps.insert().values(**row, first=gap.first, last=gap.last, reason=gap.reason, hash=gap.hash))

@@ -1,0 +1,33 @@
+"""Messages that could not be taken, kept whole for whoever finds out why."""
+
+import hashlib
+
+from sqlalchemy import Connection, func, select, update
+
+from edge_hub import audit
+from edge_hub.schema import quarantine
+
+MAX_PER_SITE = 50
+"""A site that is broken for weeks must not fill the hub's disk: the broker takes no message above 1 MiB."""
+
+
+def put(db: Connection, now_us: int, site: str, payload: bytes, reason: str) -> bool:
+    """Keep a message. False: this very message is here already (sites send again what is not acknowledged),
+    or there are too many of this site."""
+    digest = hashlib.sha256(payload).hexdigest()
+    mine = (quarantine.c.site == site) & (quarantine.c.digest == digest)
+    again = update(quarantine).where(mine).values(times=quarantine.c.times + 1, last_us=now_us)
+    if db.execute(again).rowcount:
+        return False
+    if count(db, site) >= MAX_PER_SITE:
+        return False
+    row = {"site": site, "digest": digest, "at_us": now_us, "last_us": now_us, "times": 1}
+    db.execute(quarantine.insert().values(**row, reason=reason, payload=payload))
+    audit.note(db, now_us, site, "quarantined", {"digest": digest, "reason": reason, "size": len(payload)})
+    return True
+
+
+def count(db: Connection, site: str) -> int:
+    """How many messages of the site are here."""
+    held = select(func.count()).select_from(quarantine).where(quarantine.c.site == site)
+    return int(db.scalar(held) or 0)

@@ -1,0 +1,154 @@
+"""Releases: what may run; and desired documents: what each site should run, signed and numbered."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from edge_hub import audit
+from edge_hub.dialect import insert_sql
+from edge_hub.schema import artifacts, desired, releases, sites
+from edge_hub.store import Store, TakenError, UnknownError
+from edge_models.errors import RejectedError
+from edge_sync.documents import MAX_DOCUMENT_BYTES, Desired, dump
+from edge_sync.release import Artifact, Release
+from edge_sync.signing import sign
+
+DESIRED_TYPE = "application/vnd.edge-agent.desired+json"
+"""DSSE payload type of a desired document."""
+
+_ROOM_BYTES = 1024
+"""For what a desired document holds besides its release."""
+
+_SET_ARTIFACT = insert_sql(artifacts, update=("size",))
+_SET_DESIRED = insert_sql(desired, update=("generation", "release", "envelope"))
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A site, and the generation of its new desired document."""
+
+    site: str
+    generation: int
+
+
+class Releases:
+    """Takes releases in and pushes them. `publish` is told the site whose desired document is new."""
+
+    def __init__(self, store: Store, key: Path, publish: Callable[[str], None], now_us: Callable[[], int]) -> None:
+        self._store, self._key = store, key
+        self._publish, self._now_us = publish, now_us
+
+    def add_artifact(self, digest: str, artifact: Artifact, who: str) -> None:
+        """The blobs hold these bytes now."""
+        with self._store.writing() as db:
+            db.exec_driver_sql(_SET_ARTIFACT, (digest, None, artifact.size, artifact.model_dump_json()))
+            audit.note(db, self._now_us(), who, "artifact stored", {"digest": digest, "size": artifact.size})
+
+    def has_artifact(self, digest: str) -> bool:
+        """Whether its bytes are here."""
+        with self._store.reading() as db:
+            return db.scalar(select(artifacts.c.digest).where(artifacts.c.digest == digest)) is not None
+
+    def create(self, release: Release, who: str) -> None:
+        """Take a release in. Raises `TakenError` for a number that is taken, `RejectedError` for one that can't run."""
+        if release.release < 1:
+            raise RejectedError("release: its number begins at 1")
+        document = release.model_dump(mode="json")
+        size = len(release.model_dump_json())
+        if size > MAX_DOCUMENT_BYTES - _ROOM_BYTES:
+            raise RejectedError(
+                f"release {release.release}: {size} bytes, the most is {MAX_DOCUMENT_BYTES - _ROOM_BYTES}"
+            )
+        for agent in release.agents:
+            for digest in (agent.bundle, agent.policy):
+                if digest not in release.artifacts:
+                    raise RejectedError(
+                        f"release {release.release}: agent {agent.name!r}: {digest[:80]!r} is none of its artifacts"
+                    )
+        with self._store.writing() as db:
+            if db.scalar(select(releases.c.release).where(releases.c.release == release.release)) is not None:
+                raise TakenError(f"release {release.release} exists already: give the next one a higher number")
+            for digest, artifact in release.artifacts.items():
+                _check_artifact(db, release.release, digest, artifact)
+                named = (artifacts.c.digest == digest) & artifacts.c.name.is_(None)
+                db.execute(update(artifacts).where(named).values(name=artifact.name))
+            now_us = self._now_us()
+            db.execute(releases.insert().values(release=release.release, document=document, created_us=now_us))
+            audit.note(db, now_us, who, "release created", {"release": release.release})
+
+    def get(self, number: int) -> dict[str, Any]:
+        """A release's document. Raises `UnknownError`."""
+        with self._store.reading() as db:
+            return _document(db, number)
+
+    def all(self) -> list[dict[str, Any]]:
+        """The releases, newest first: number, agents, when."""
+        with self._store.reading() as db:
+            rows = db.execute(select(releases).order_by(releases.c.release.desc()).limit(1000)).all()
+        return [
+            {
+                "release": row.release,
+                "agents": [agent["name"] for agent in row.document["agents"]],
+                "artifacts": len(row.document["artifacts"]),
+                "created_us": row.created_us,
+            }
+            for row in rows
+        ]
+
+    def push(self, number: int, names: Sequence[str] | None, who: str) -> list[Pushed]:
+        """Make this release what these sites (None: all) should run. Raises `UnknownError` for a site or release."""
+        pushed = []
+        with self._store.writing() as db:
+            document = _document(db, number)
+            registered = set(db.scalars(select(sites.c.site)))
+            wanted = sorted(registered if names is None else set(names))
+            if unknown := [site for site in wanted if site not in registered]:
+                raise UnknownError(f"no site {unknown[0]!r} is registered at this hub")
+            now_us = self._now_us()
+            generations = _generations(db)
+            for site in wanted:
+                generation = generations.get(site, 0) + 1
+                wish = Desired(site=site, generation=generation, issued_us=now_us, release=document)
+                envelope = sign(dump(wish), DESIRED_TYPE, self._key)
+                db.exec_driver_sql(_SET_DESIRED, (site, generation, number, envelope))
+                pushed.append(Pushed(site, generation))
+            audit.note(db, now_us, who, "release pushed", {"release": number, "sites": wanted})
+        for each in pushed:
+            self._publish(each.site)
+        return pushed
+
+
+def envelopes(db: Connection, site: str | None) -> list[tuple[str, bytes]]:
+    """The signed desired documents of this site, or of all, as published."""
+    query = select(desired.c.site, desired.c.envelope).order_by(desired.c.site)
+    if site is not None:
+        query = query.where(desired.c.site == site)
+    return [(row.site, row.envelope) for row in db.execute(query)]
+
+
+def _generations(db: Connection) -> dict[str, int]:
+    """The highest generation each site was ever given or has said it saw, so that a new one is above it."""
+    highest: dict[str, int] = {}
+    for table in (sites, desired):
+        query = select(table.c.site, table.c.generation).where(table.c.generation.is_not(None))
+        for site, generation in db.execute(query):
+            highest[site] = max(generation, highest.get(site, 0))
+    return highest
+
+
+def _document(db: Connection, number: int) -> dict[str, Any]:
+    document = db.scalar(select(releases.c.document).where(releases.c.release == number))
+    if document is None:
+        raise UnknownError(f"there is no release {number} at this hub")
+    return dict(document)
+
+
+def _check_artifact(db: Connection, number: int, digest: str, artifact: Artifact) -> None:
+    held = db.execute(select(artifacts.c.size, artifacts.c.document).where(artifacts.c.digest == digest)).first()
+    if held is None:
+        raise RejectedError(f"release {number}: artifact {digest} ({artifact.name}) was not uploaded")
+    if held.size != artifact.size or held.document["chunks"] != artifact.chunks:
+        raise RejectedError(f"release {number}: artifact {digest} ({artifact.name}) is described wrongly")

@@ -1,0 +1,148 @@
+"""The hub's tables. Others may read all of them; only the hub writes. SQLite today, plain enough for PostgreSQL.
+
+Times are UTC microseconds. `records` and what hangs on it are keyed by stream: a site's epoch's lane.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+VERSION = 1
+"""Of this schema; kept in `meta`."""
+
+meta = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
+
+sites = Table(
+    "sites",
+    metadata,
+    Column("site", Text, primary_key=True),
+    Column("labels", JSON, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("online", Boolean, nullable=False),
+    Column("epoch", Text),
+    Column("session", BigInteger),
+    Column("last_seen_us", BigInteger),
+    Column("heartbeat", JSON),
+    Column("reported", JSON),
+    Column("release", BigInteger),
+    Column("generation", BigInteger),
+    Column("state", Text),
+    sqlite_with_rowid=False,
+)
+
+records = Table(
+    "records",
+    metadata,
+    Column("site", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("subject", Text),
+    Column("label", Text),
+    Column("score", Float),
+    Column("ref", Text),
+    Column("body", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    PrimaryKeyConstraint("site", "epoch", "lane", "seq"),
+    sqlite_with_rowid=False,
+)
+"""Clustered by stream, where they arrive in order; measured: 10 % smaller than with a rowid, as fast to write."""
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("site", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("site", "epoch", "lane", "first"),
+    sqlite_with_rowid=False,
+)
+"""Records that will never come. Adjacent ranges with one reason are one row."""
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("site", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("high", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    PrimaryKeyConstraint("site", "epoch", "lane"),
+    sqlite_with_rowid=False,
+)
+"""The end of what is held of each stream, without a hole: every number up to `high` is a record or in a gap."""
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("site", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+    Column("times", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("site", "digest"),
+)
+"""Messages that could not be taken, whole; one that comes again is counted."""
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("release", BigInteger, primary_key=True, autoincrement=False),
+    Column("document", JSON, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("name", Text),
+    Column("size", BigInteger, nullable=False),
+    Column("document", JSON, nullable=False),
+)
+"""Bytes in `blobs/`. `name` comes with the first release that needs them."""
+
+desired = Table(
+    "desired",
+    metadata,
+    Column("site", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("release", BigInteger, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+)
+"""What each site should run: the signed document exactly as published."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+"""Who did what; each row's hash covers the row before."""

@@ -1,0 +1,88 @@
+"""The hub as a process: broker child, hub, API; started in order, ended in reverse."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from edge_hub.api.app import make_app
+from edge_hub.api.server import HttpServer, bind, url_of
+from edge_hub.broker import HUB, BrokerFolder, BrokerProcess
+from edge_hub.folder import HubFolder
+from edge_hub.hub import Hub
+from edge_models.errors import KitError
+from edge_sync.mqtt import Broker
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+"""The broker that the hub brings along, as a child."""
+
+_LOOK_AGAIN_S = 1.0
+
+
+def serve(path: Path, http: str, broker: str, say: Callable[[str], None]) -> None:
+    """Run the hub of this folder until SIGTERM or SIGINT; `say` is told in a line where it listens.
+
+    Call it from the main thread. Raises `ConfigError` for a wrong folder, address or broker, or a port in use.
+    """
+    stop = threading.Event()
+    with ExitStack() as stack:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            before = signal.signal(name, lambda *_: stop.set())
+            stack.callback(signal.signal, name, before)
+        listening = bind(http)
+        stack.callback(listening.close)
+        if broker != EMBEDDED:
+            Broker(broker, HUB).require_tls()
+        folder = HubFolder(path)
+        folder.lock()
+        stack.callback(folder.unlock)
+        brokers = BrokerFolder(folder.broker)
+        embedded = _Embedded(brokers) if broker == EMBEDDED else None
+        if embedded is not None:
+            stack.callback(embedded.stop)
+        hub = Hub(folder, brokers, embedded.url if embedded is not None else broker)
+        stack.callback(hub.close)
+        hub.start()
+        server = HttpServer(make_app(hub), listening)
+        stack.callback(server.close)
+        server.start()
+        facts = {
+            "http": url_of(listening),
+            "broker": hub.broker_url,
+            "pid": os.getpid(),
+            "director_key": hub.director_key,
+        }
+        folder.announce(facts)
+        stack.callback(folder.withdraw)
+        log.info("hub_ready", extra=facts)
+        say(f"hub at {facts['http']}, broker at {facts['broker']}, token in {folder.token_file}")
+        while not stop.wait(_LOOK_AGAIN_S):
+            if embedded is not None:
+                embedded.look_after()
+        log.info("hub_stopping")
+
+
+class _Embedded:
+    """The broker child, started again on its port whenever it ends by itself."""
+
+    def __init__(self, folder: BrokerFolder) -> None:
+        self._folder = folder
+        self._process = BrokerProcess(folder)
+        self.url = self._process.url
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def look_after(self) -> None:
+        if self._process.alive():
+            return
+        log.error("broker_ended", extra={"broker": self.url})
+        try:
+            self._process = BrokerProcess(self._folder, self._process.port, self._process.kind)
+        except KitError as error:
+            log.error("broker_not_started", extra={"reason": str(error)})

@@ -1,0 +1,189 @@
+"""The register of sites: who they are, how to reach the broker as one of them, and how each is doing."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, func, select, tuple_
+
+from edge_hub import audit
+from edge_hub.broker import BrokerFolder
+from edge_hub.broker.roles import local_user
+from edge_hub.schema import desired, gaps, quarantine, records, sites, streams
+from edge_hub.store import Store, TakenError, UnknownError
+from edge_sync.rows import record_id
+from edge_sync.topics import site_id
+
+MAX_PAGE = 1_000
+
+_COLUMNS = ("at", "kind", "agent", "subject", "label", "score", "ref", "body", "received_us")
+
+
+class Sites:
+    """Registers sites and answers questions about them."""
+
+    def __init__(self, store: Store, broker: BrokerFolder, now_us: Callable[[], int]) -> None:
+        self._store, self._broker, self._now_us = store, broker, now_us
+
+    def register(self, name: str, labels: Mapping[str, str], replace: bool, who: str) -> dict[str, str]:
+        """Make the site known and give it passwords, told this once; `replace` makes new ones for a known site.
+
+        Raises `RejectedError` for a name no site can have, `TakenError` for a known site without `replace`.
+        """
+        site = site_id(name)
+        with self._store.writing() as db:
+            taken = db.scalar(select(sites.c.site).where(sites.c.site == site)) is not None
+            if taken and not replace:
+                raise TakenError(f'site {site!r} is registered already: ask with "replace" for new passwords')
+            now_us = self._now_us()
+            if taken:
+                db.execute(sites.update().where(sites.c.site == site).values(labels=dict(labels)))
+            else:
+                db.execute(sites.insert().values(site=site, labels=dict(labels), created_us=now_us, online=False))
+            audit.note(db, now_us, who, "site registered", {"site": site, "again": taken})
+        # After the commit: a password that was made for a registration that failed would lock the old one out.
+        local = local_user(site)
+        return {
+            "site": site,
+            "username": site,
+            "password": self._broker.add_user(site, "site", replace=True),
+            "local_username": local,
+            "local_password": self._broker.add_user(local, "local", replace=True),
+        }
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every site, in short."""
+        with self._store.reading() as db:
+            counts = _Counts(db, None)
+            return [counts.summary(row) for row in db.execute(select(sites).order_by(sites.c.site))]
+
+    def get(self, site: str) -> dict[str, Any]:
+        """One site, with all it said of itself and its streams, the newest epoch first. Raises `UnknownError`."""
+        with self._store.reading() as db:
+            row = _row(db, site)
+            wanted = db.execute(select(desired.c.generation, desired.c.release).where(desired.c.site == site)).first()
+            held = select(streams).where(streams.c.site == site).order_by(streams.c.since_us.desc(), streams.c.lane)
+            return _Counts(db, site).summary(row) | {
+                "created_us": row.created_us,
+                "epoch": row.epoch,
+                "heartbeat": row.heartbeat,
+                "reported": row.reported,
+                "desired": wanted and {"release": wanted.release, "generation": wanted.generation},
+                "streams": [
+                    {"epoch": each.epoch, "lane": each.lane, "high": each.high, "since_us": each.since_us}
+                    for each in db.execute(held)
+                ],
+            }
+
+    def gaps(self, site: str) -> list[dict[str, Any]]:
+        """The site's records that will never come, by range and reason. Raises `UnknownError`."""
+        with self._store.reading() as db:
+            _row(db, site)
+            query = select(gaps).where(gaps.c.site == site).order_by(gaps.c.epoch, gaps.c.lane, gaps.c.first)
+            return [
+                {name: getattr(row, name) for name in ("epoch", "lane", "first", "last", "reason")}
+                | {"count": row.last - row.first + 1}
+                for row in db.execute(query)
+            ]
+
+    def record(self, site: str, epoch: str, lane: str, seq: int) -> dict[str, Any]:
+        """One record. Raises `UnknownError`."""
+        key = (records.c.epoch == epoch) & (records.c.lane == lane) & (records.c.seq == seq)
+        with self._store.reading() as db:
+            row = db.execute(select(records).where((records.c.site == site) & key)).first()
+        if row is None:
+            raise UnknownError(f"no record {record_id(epoch, lane, seq)} of site {site!r} is held here")
+        return _record(row) | {"hash": row.hash.hex()}
+
+    def page(
+        self,
+        site: str,
+        where: Mapping[str, str],
+        after: tuple[str, str, int] | None,
+        limit: int,
+        newest: bool,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Records in the order of their keys (or backwards), and the cursor that goes on after them, if any are left.
+
+        `where`: equal values of `epoch`, `lane`, `kind`, `agent`. Raises `UnknownError`.
+        """
+        key = tuple_(records.c.epoch, records.c.lane, records.c.seq)
+        query = select(records).where(records.c.site == site)
+        for name, value in where.items():
+            query = query.where(records.c[name] == value)
+        if after is not None:
+            query = query.where(key < after if newest else key > after)
+        order = [c.desc() if newest else c.asc() for c in (records.c.epoch, records.c.lane, records.c.seq)]
+        with self._store.reading() as db:
+            _row(db, site)
+            rows = db.execute(query.order_by(*order).limit(limit + 1)).all()
+        page = [_record(row) for row in rows[:limit]]
+        return page, page[-1]["id"] if len(rows) > limit else None
+
+    def totals(self) -> dict[str, float]:
+        """For the metrics: sites, how many are online, and records the sites hold that are not here yet."""
+        listed = self.all()
+        return {
+            "sites": len(listed),
+            "online": sum(bool(each["online"]) for each in listed),
+            "backlog": sum(each["backlog"] for each in listed),
+            "lost": sum(each["lost"] for each in listed),
+        }
+
+
+class _Counts:
+    """What is held, lost and put aside, of one site or of all. Everything up to `high` is a record or in a gap."""
+
+    def __init__(self, db: Connection, site: str | None) -> None:
+        def of(query: Any, column: Any) -> Any:
+            return db.execute(query if site is None else query.where(column == site)).all()
+
+        self._highs = {
+            (s, e, lane): high
+            for s, e, lane, high in of(
+                select(streams.c.site, streams.c.epoch, streams.c.lane, streams.c.high), streams.c.site
+            )
+        }
+        lost = select(gaps.c.site, func.sum(gaps.c.last - gaps.c.first + 1)).group_by(gaps.c.site)
+        self._lost: dict[str, int] = dict(of(lost, gaps.c.site))
+        aside = select(quarantine.c.site, func.count()).group_by(quarantine.c.site)
+        self._aside = dict(of(aside, quarantine.c.site))
+        self._held: dict[str, int] = {}
+        for (name, _, _), high in self._highs.items():
+            self._held[name] = self._held.get(name, 0) + high
+
+    def summary(self, row: Any) -> dict[str, Any]:
+        """A site in short."""
+        lost = int(self._lost.get(row.site, 0))
+        return {
+            "site": row.site,
+            "labels": row.labels,
+            "online": bool(row.online),
+            "last_seen_us": row.last_seen_us,
+            "release": row.release,
+            "generation": row.generation,
+            "state": row.state,
+            "records": self._held.get(row.site, 0) - lost,
+            "backlog": self._backlog(row.site, row.heartbeat),
+            "lost": lost,
+            "quarantined": self._aside.get(row.site, 0),
+        }
+
+    def _backlog(self, site: str, heartbeat: Any) -> int:
+        lasts = [
+            (epoch["epoch"], lane, last)
+            for epoch in (heartbeat or {}).get("epochs", ())
+            for lane, last in epoch["last"].items()
+        ]
+        return sum(max(0, last - self._highs.get((site, epoch, lane), 0)) for epoch, lane, last in lasts)
+
+
+def _row(db: Connection, site: str) -> Any:
+    row = db.execute(select(sites).where(sites.c.site == site)).first()
+    if row is None:
+        raise UnknownError(f"no site {site!r} is registered at this hub")
+    return row
+
+
+def _record(row: Any) -> dict[str, Any]:
+    head = {"id": record_id(row.epoch, row.lane, row.seq), "epoch": row.epoch, "lane": row.lane, "seq": row.seq}
+    return head | {name: getattr(row, name) for name in _COLUMNS}

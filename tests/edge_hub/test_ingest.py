@@ -1,0 +1,276 @@
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from edge_hub import audit
+from edge_hub.inbox import Heard, Inbox, LinkChanged
+from edge_hub.ingest import Ingest, Outgoing
+from edge_hub.metrics import Metrics
+from edge_hub.schema import gaps, quarantine, records, sites, streams
+from edge_hub.store import Store
+from edge_sync.documents import (
+    Ack,
+    EpochState,
+    Heartbeat,
+    Hello,
+    Presence,
+    Reported,
+    Resume,
+    dump,
+    load,
+)
+from edge_sync.rows import chain_start
+
+NOW = 1_800_000_000_000_000
+EPOCH = "00000000000000aa"
+
+
+@dataclass
+class Desk:
+    """An ingest without its thread, and what it said."""
+
+    ingest: Ingest
+    store: Store
+    metrics: Metrics
+    said: list[tuple[str, bytes]] = field(default_factory=list)
+    desired: list[str | None] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    held_when_said: list[int] = field(default_factory=list)
+
+    def hear(self, *batches: bytes, site: str = "plant-01") -> None:
+        """Batches of a site, waiting together."""
+        self.ingest.handle([Heard(site, "journal", each) for each in batches])
+
+    def tell(self, what: str, document: Any, retained: bool = False) -> None:
+        """A document of plant-01."""
+        self.ingest.handle([Heard("plant-01", what, dump(document), retained)])
+
+    def acks(self) -> list[tuple[str, int, bool]]:
+        """Site, seq and fork of each ack since the last look."""
+        acks = [(topic.split("/")[2], load(Ack, payload)) for topic, payload in self.said if topic.endswith("/ack")]
+        self.said.clear()
+        return [(site, ack.seq, ack.fork) for site, ack in acks]
+
+    def count(self, table: Any) -> int:
+        """Rows of a table."""
+        with self.store.reading() as db:
+            return len(db.execute(select(table)).all())
+
+    def site(self) -> Any:
+        """The row of plant-01."""
+        with self.store.reading() as db:
+            return db.execute(select(sites).where(sites.c.site == "plant-01")).one()
+
+
+@pytest.fixture
+def desk(store: Store) -> Iterator[Desk]:
+    metrics, desired, gone = Metrics(), list[str | None](), list[str]()
+
+    def publish(topic: str, payload: bytes) -> None:
+        made.said.append((topic, payload))
+        made.held_when_said.append(made.count(records))
+
+    ingest = Ingest(store, Inbox(), metrics, Outgoing(publish, desired.append, gone.append), lambda: NOW)
+    made = Desk(ingest, store, metrics, desired=desired, gone=gone)
+    with store.writing() as db:
+        for name in ("plant-01", "plant-02"):
+            db.execute(sites.insert().values(site=name, labels={}, created_us=1, online=False))
+    yield made
+    with store.reading() as db:
+        assert audit.verify(db) is None
+
+
+def test_rows_arrive_as_they_were_written(desk: Desk, stream: Any) -> None:
+    written = stream().grow(7)
+    desk.hear(written.batch(1, 3), written.batch(4, 7))
+    assert desk.acks() == [("plant-01", 7, False)]
+    with desk.store.reading() as db:
+        rows = db.execute(select(records).order_by(records.c.seq)).all()
+        held = db.execute(select(streams)).one()
+    assert [row.seq for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.hash for row in rows] == written.hashes[1:]
+    first = rows[0]
+    assert (first.site, first.epoch, first.lane) == ("plant-01", EPOCH, "decision")
+    assert (first.at, first.kind, first.agent, first.subject) == (1_700_000_000_000_001, "decision", "press", None)
+    assert (first.label, first.score, first.ref, first.body) == ("ok", 0.5, None, '{"n":1}')
+    assert (first.received_us, held.high, held.hash) == (NOW, 7, written.hashes[7])
+    assert desk.metrics.value("edge_hub_records_total") == 7
+
+
+def test_nothing_is_acknowledged_before_it_is_committed(desk: Desk, stream: Any) -> None:
+    desk.hear(stream().grow(5).batch(1, 5))
+    assert desk.held_when_said == [5]
+
+
+def test_a_duplicate_changes_nothing_and_is_acknowledged(desk: Desk, stream: Any) -> None:
+    written = stream().grow(4)
+    for _ in range(2):
+        desk.hear(written.batch(1, 4), written.batch(1, 4))
+        assert desk.acks() == [("plant-01", 4, False)]
+    desk.hear(written.batch(2, 3))
+    assert desk.acks() == [("plant-01", 4, False)]
+    assert desk.count(records) == 4
+
+
+def test_an_overlapping_batch_adds_only_what_is_new(desk: Desk, stream: Any) -> None:
+    written = stream().grow(6)
+    desk.hear(written.batch(1, 4))
+    desk.hear(written.batch(3, 6))
+    assert desk.acks()[-1] == ("plant-01", 6, False)
+    assert desk.count(records) == 6
+
+
+def test_a_hole_stores_nothing_and_asks_to_go_back(desk: Desk, stream: Any) -> None:
+    written = stream().grow(9)
+    desk.hear(written.batch(1, 2))
+    desk.hear(written.batch(6, 9))
+    assert desk.acks() == [("plant-01", 2, False), ("plant-01", 2, False)]
+    assert desk.count(records) == 2
+
+
+@pytest.mark.parametrize("span", [(1, 4), (3, 4), (3, 6), (5, 6), (2, 3)])
+def test_a_fork_is_put_aside_and_said(desk: Desk, stream: Any, span: tuple[int, int]) -> None:
+    desk.hear(stream().grow(4).batch(1, 4))
+    desk.acks()
+    desk.hear(stream().grow(6, label="other").batch(*span))
+    assert desk.acks() == [("plant-01", 4, True)]
+    assert (desk.count(records), desk.count(quarantine)) == (4, 1)
+    assert desk.metrics.value("edge_hub_forks_total") == 1
+
+
+def test_a_fork_of_rows_that_wait_in_the_same_transaction(desk: Desk, stream: Any) -> None:
+    written = stream().grow(4)
+    desk.hear(written.batch(1, 2), written.batch(3, 4), stream().grow(2, label="other").batch(1, 2))
+    assert desk.acks() == [("plant-01", 4, True)]
+    assert desk.count(records) == 4
+
+
+def test_what_cannot_be_read_is_kept_whole_once_and_not_acknowledged(desk: Desk, stream: Any) -> None:
+    damaged = bytearray(stream().grow(3).batch(1, 3))
+    damaged[-1] ^= 1
+    for _ in range(3):
+        desk.hear(bytes(damaged))
+    assert desk.acks() == []
+    with desk.store.reading() as db:
+        kept = db.execute(select(quarantine)).one()
+    assert (kept.site, kept.payload, kept.times) == ("plant-01", bytes(damaged), 3)
+    assert "sha256" in kept.reason
+    assert desk.metrics.value("edge_hub_quarantined_total") == 3
+
+
+def test_a_site_nobody_registered_gets_no_answer(desk: Desk, stream: Any) -> None:
+    desk.hear(stream().grow(3).batch(1, 3), site="stranger")
+    desk.ingest.handle([Heard("stranger", "hello", dump(Hello(sync="x", epochs=[])))])
+    assert (desk.said, desk.desired) == ([], [])
+    assert (desk.count(records), desk.count(quarantine)) == (0, 2)
+
+
+def test_the_topic_says_whose_records_they_are(desk: Desk, stream: Any) -> None:
+    written = stream().grow(2)
+    desk.hear(written.batch(1, 2), site="plant-01")
+    desk.hear(written.batch(1, 2), site="plant-02")
+    assert desk.acks() == [("plant-01", 2, False), ("plant-02", 2, False)]
+    assert desk.count(records) == 4
+
+
+def test_a_batch_that_breaks_the_database_is_put_aside_alone(desk: Desk, stream: Any) -> None:
+    poison = stream().grow(3, at=2**63)
+    good = stream().grow(3)
+    items = [
+        Heard("plant-02", "journal", good.batch(1, 1)),
+        Heard("plant-01", "journal", poison.batch(1, 3)),
+        Heard("plant-02", "journal", good.batch(2, 3)),
+    ]
+    desk.ingest.handle(items)
+    assert {(site, seq) for site, seq, _ in desk.acks()} >= {("plant-02", 3)}
+    assert (desk.count(records), desk.count(quarantine)) == (3, 1)
+    with desk.store.reading() as db:
+        assert db.execute(select(quarantine)).one().site == "plant-01"
+
+
+def test_a_full_disk_loses_and_acknowledges_nothing(desk: Desk, stream: Any) -> None:
+    written = stream().grow(400, body='{"x":"%s"}' % ("y" * 500))
+    with desk.store.reading() as db:
+        pages = db.exec_driver_sql("PRAGMA page_count").scalar_one()
+        db.exec_driver_sql(f"PRAGMA max_page_count={pages + 5}")
+    with pytest.raises(OperationalError, match="full"):
+        desk.hear(written.batch(1, 400))
+    assert desk.acks() == []
+    assert (desk.count(records), desk.count(quarantine)) == (0, 0)
+    with desk.store.reading() as db:
+        db.exec_driver_sql("PRAGMA max_page_count=100000")
+    desk.hear(written.batch(1, 400))
+    assert desk.acks() == [("plant-01", 400, False)]
+
+
+def test_gaps_are_kept_and_neighbours_merge(desk: Desk, stream: Any) -> None:
+    written = stream().grow(12)
+    desk.hear(written.with_gap(1, 3, "evicted", 3), written.with_gap(4, 6, "evicted", 8))
+    desk.hear(written.with_gap(9, 9, "evicted", 9), written.with_gap(10, 10, "quarantined", 12))
+    assert desk.acks()[-1] == ("plant-01", 12, False)
+    with desk.store.reading() as db:
+        held = [(g.first, g.last, g.reason, g.hash) for g in db.execute(select(gaps).order_by(gaps.c.first))]
+    assert held == [
+        (1, 6, "evicted", written.hashes[6]),
+        (9, 9, "evicted", written.hashes[9]),
+        (10, 10, "quarantined", written.hashes[10]),
+    ]
+    assert desk.count(records) == 4
+
+
+def test_hello_is_answered_with_where_to_resume_and_what_is_desired(desk: Desk, stream: Any) -> None:
+    desk.hear(stream().grow(5).batch(1, 5))
+    desk.said.clear()
+    epochs = [
+        EpochState(epoch=EPOCH, order=1, last={"decision": 9, "alarm": 2}),
+        EpochState(epoch="00000000000000bb", order=2, last={"telemetry": 1}),
+    ]
+    desk.tell("hello", Hello(sync="s1", epochs=epochs))
+    topic, payload = desk.said[0]
+    answer = load(Resume, payload)
+    assert (topic, answer.sync, desk.desired) == ("edge/v1/plant-01/down/resume", "s1", ["plant-01"])
+    assert answer.cursors == {EPOCH: {"decision": 5, "alarm": 0}, "00000000000000bb": {"telemetry": 0}}
+
+
+def test_the_will_of_an_older_session_is_ignored(desk: Desk) -> None:
+    desk.tell("presence", Presence(online=True, epoch=EPOCH, session=7))
+    desk.tell("presence", Presence(online=False, epoch="00000000000000bb", session=6))
+    assert (desk.site().online, desk.site().epoch, desk.site().session) == (True, EPOCH, 7)
+    assert desk.gone == []
+    desk.tell("presence", Presence(online=False, epoch=EPOCH, session=7))
+    assert (desk.site().online, desk.gone) == (False, ["plant-01"])
+
+
+def test_a_retained_message_does_not_prove_that_a_site_is_there(desk: Desk) -> None:
+    report = Reported(release=3, generation=5, state="active")
+    desk.tell("reported", report, retained=True)
+    assert (desk.site().release, desk.site().generation, desk.site().state) == (3, 5, "active")
+    assert desk.site().last_seen_us is None
+    desk.tell("heartbeat", Heartbeat(at_us=1, epochs=[EpochState(epoch=EPOCH, order=1, last={"alarm": 4})]))
+    assert desk.site().last_seen_us == NOW
+    assert desk.site().heartbeat["epochs"][0]["last"] == {"alarm": 4}
+
+
+def test_when_the_link_returns_everything_desired_is_said_again(desk: Desk) -> None:
+    desk.tell("presence", Presence(online=True, epoch=EPOCH, session=7))
+    desk.ingest.handle([LinkChanged(up=False)])
+    assert (desk.site().online, desk.desired) == (False, [])
+    retained = Heard("plant-01", "presence", dump(Presence(online=True, epoch=EPOCH, session=7)), retained=True)
+    desk.ingest.handle([LinkChanged(up=True), retained])
+    assert (desk.site().online, desk.desired) == (True, [None])
+
+
+def test_a_document_that_cannot_be_read_is_counted(desk: Desk) -> None:
+    desk.ingest.handle([Heard("plant-01", "hello", b"{}"), Heard("plant-01", "new-thing", b"?")])
+    assert desk.metrics.value("edge_hub_refused_documents_total") == 1
+    assert desk.said == []
+
+
+def test_a_stream_begins_at_its_own_start(desk: Desk, stream: Any) -> None:
+    desk.hear(stream(start=chain_start(EPOCH, "alarm")).grow(2).batch(1, 2))
+    assert desk.acks() == [("plant-01", 0, True)]
+    assert desk.count(records) == 0

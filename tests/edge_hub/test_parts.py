@@ -1,0 +1,140 @@
+"""The small parts of the hub: inbox, quarantine, audit, metrics, database, folder."""
+
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from edge_hub import audit, quarantine
+from edge_hub.folder import HubFolder
+from edge_hub.inbox import Heard, Inbox, LinkChanged
+from edge_hub.metrics import Metrics
+from edge_hub.schema import audit as audit_table
+from edge_hub.schema import meta
+from edge_hub.schema import quarantine as quarantine_table
+from edge_hub.store import Store
+from edge_models.errors import ConfigError
+from edge_sync.signing import sign, verify
+
+
+def test_the_inbox_is_bounded_in_bytes_and_keeps_the_order() -> None:
+    inbox = Inbox(max_bytes=3_000)
+    taken = [inbox.put(Heard("plant-01", "journal", bytes([n]) * 1_000)) for n in range(4)]
+    assert taken == [True, True, False, False]
+    assert inbox.put(LinkChanged(up=True))  # no site sends it, so none can fill the inbox with it
+    first, second = inbox.take(2)
+    assert isinstance(first, Heard)
+    assert isinstance(second, Heard)
+    assert (first.payload[0], second.payload[0]) == (0, 1)
+    assert inbox.put(Heard("plant-01", "journal", b"x" * 1_000))
+    assert inbox.take(9)[0] == LinkChanged(up=True)
+
+
+def test_closing_the_inbox_ends_the_waiting() -> None:
+    inbox, got = Inbox(), list[object]()
+    waiting = threading.Thread(target=lambda: got.append(inbox.take(5)))
+    waiting.start()
+    inbox.close()
+    waiting.join(timeout=10)
+    assert got == [[]]
+
+
+def test_quarantine_is_bounded_a_site(store: Store) -> None:
+    with store.writing() as db:
+        kept = [
+            quarantine.put(db, n, "plant-01", str(n).encode(), "no batch") for n in range(quarantine.MAX_PER_SITE + 5)
+        ]
+        assert quarantine.put(db, 1, "plant-02", b"0", "no batch")
+        assert kept.count(True) == quarantine.MAX_PER_SITE == quarantine.count(db, "plant-01")
+        assert not quarantine.put(db, 77, "plant-01", b"0", "no batch")
+        again = db.execute(select(quarantine_table).where(quarantine_table.c.payload == b"0")).first()
+    assert again is not None
+    assert (again.times, again.at_us, again.last_us) == (2, 0, 77)
+
+
+def test_a_changed_audit_row_breaks_the_chain(store: Store) -> None:
+    with store.writing() as db:
+        for n in range(5):
+            audit.note(db, n, "operator", "did", {"n": n})
+        assert (audit.verify(db), audit.count(db)) == (None, 5)
+        db.execute(update(audit_table).where(audit_table.c.id == 3).values(who="somebody else"))
+        assert audit.verify(db) == 3
+
+
+def test_a_missing_audit_row_breaks_the_chain(store: Store) -> None:
+    with store.writing() as db:
+        for n in range(5):
+            audit.note(db, n, "operator", "did", {"n": n})
+        db.execute(audit_table.delete().where(audit_table.c.id == 2))
+        assert audit.verify(db) == 2
+
+
+def test_metrics_are_prometheus_text() -> None:
+    metrics = Metrics()
+    metrics.add("edge_hub_records_total", 500)
+    metrics.add("edge_hub_records_total")
+    text = metrics.render([("edge_hub_sites", "Registered sites.", 3)])
+    assert "# TYPE edge_hub_records_total counter\nedge_hub_records_total 501\n" in text
+    assert text.endswith("# TYPE edge_hub_sites gauge\nedge_hub_sites 3\n")
+    with pytest.raises(KeyError):
+        metrics.add("edge_hub_nothing_total")
+
+
+def test_a_transaction_that_raises_leaves_nothing(store: Store) -> None:
+    def fail() -> None:
+        with store.writing() as db:
+            audit.note(db, 1, "operator", "did", {})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with store.reading() as db:
+        assert audit.count(db) == 0
+
+
+def test_the_database_is_durable_and_private(store: Store, tmp_path: Path) -> None:
+    with store.writing() as db:
+        assert db.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+        assert db.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    assert stat.S_IMODE((tmp_path / "hub.db").stat().st_mode) == 0o600
+
+
+def test_a_newer_or_foreign_database_is_refused(tmp_path: Path) -> None:
+    made = Store(tmp_path / "hub.db")
+    with made.writing() as db:
+        db.execute(update(meta).values(value="99"))
+    made.close()
+    with pytest.raises(ConfigError, match="schema 99 is newer"):
+        Store(tmp_path / "hub.db")
+    (tmp_path / "other.db").write_bytes(b"no database at all, but long enough to be looked at" * 50)
+    with pytest.raises(ConfigError, match="not a database"):
+        Store(tmp_path / "other.db")
+
+
+def test_a_hub_folder_keeps_its_secrets_and_its_key(tmp_path: Path) -> None:
+    folder = HubFolder(tmp_path / "hub")
+    for path in (folder.key, folder.token_file):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    again = HubFolder(tmp_path / "hub")
+    assert (again.token, again.director_key) == (folder.token, folder.director_key)
+    assert verify(sign(b"x", "t", folder.key), "t", folder.director_key) == b"x"
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_text("")
+    with pytest.raises(ConfigError, match=r"is no hub's folder: it holds 'holiday\.jpg'"):
+        HubFolder(tmp_path)
+    assert not (tmp_path / "director.key").exists()
+
+
+def test_one_hub_a_folder(tmp_path: Path) -> None:
+    first, second = HubFolder(tmp_path), HubFolder(tmp_path)
+    first.lock()
+    with pytest.raises(ConfigError, match="a hub runs in"):
+        second.lock()
+    first.unlock()
+    second.lock()
+    second.unlock()

@@ -1,0 +1,125 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from edge_hub import audit
+from edge_hub.releases import DESIRED_TYPE, Releases, envelopes
+from edge_hub.schema import artifacts, sites
+from edge_hub.store import Store, TakenError, UnknownError
+from edge_models.digests import digest_of
+from edge_models.errors import RejectedError
+from edge_sync.documents import Desired, load
+from edge_sync.release import AgentSpec, Release, SourceSpec, describe
+from edge_sync.signing import make_key, verify
+
+BUNDLE, POLICY = b"a bundle", b"a policy"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def pinned(tmp_path: Path) -> str:
+    return make_key(tmp_path / "director.key")
+
+
+@pytest.fixture
+def releases(store: Store, tmp_path: Path, said: list[str], pinned: str) -> Releases:
+    assert pinned
+    with store.writing() as db:
+        for name in ("plant-01", "store-01"):
+            db.execute(sites.insert().values(site=name, labels={}, created_us=1, online=False))
+    made = Releases(store, tmp_path / "director.key", said.append, lambda: 99)
+    for data in (BUNDLE, POLICY):
+        made.add_artifact(digest_of(data), describe("", data), "operator")
+    return made
+
+
+@pytest.fixture
+def release() -> Callable[..., Release]:
+    def make(number: int, **changed: Any) -> Release:
+        described = {str(digest_of(data)): describe(name, data) for name, data in (("m", BUNDLE), ("p", POLICY))}
+        agent = AgentSpec(
+            name="press", bundle=digest_of(BUNDLE), policy=digest_of(POLICY), source=SourceSpec(kind="mqtt")
+        )
+        return Release(release=number, agents=[agent], artifacts=described).model_copy(update=changed)
+
+    return make
+
+
+def wish(store: Store, site: str, pinned: str) -> Desired:
+    with store.reading() as db:
+        ((_, envelope),) = envelopes(db, site)
+    return load(Desired, verify(envelope, DESIRED_TYPE, pinned))
+
+
+def test_a_push_is_signed_numbered_and_said(
+    releases: Releases, store: Store, release: Any, said: list[str], pinned: str
+) -> None:
+    releases.create(release(1), "operator")
+    releases.create(release(2), "operator")
+    assert [(each.site, each.generation) for each in releases.push(1, None, "operator")] == [
+        ("plant-01", 1),
+        ("store-01", 1),
+    ]
+    assert [each.generation for each in releases.push(2, ["plant-01"], "operator")] == [2]
+    assert said == ["plant-01", "store-01", "plant-01"]
+    asked = wish(store, "plant-01", pinned)
+    assert (asked.site, asked.generation, asked.issued_us) == ("plant-01", 2, 99)
+    assert Release.model_validate(asked.release) == release(2)
+    assert wish(store, "store-01", pinned).generation == 1
+    with store.reading() as db:
+        assert audit.verify(db) is None
+
+
+def test_a_generation_is_above_what_the_site_says_it_saw(releases: Releases, store: Store, release: Any) -> None:
+    releases.create(release(1), "operator")
+    with store.writing() as db:
+        db.execute(update(sites).where(sites.c.site == "plant-01").values(generation=41))
+    assert releases.push(1, ["plant-01"], "operator")[0].generation == 42
+
+
+def test_a_site_or_release_nobody_knows(releases: Releases, release: Any, said: list[str]) -> None:
+    releases.create(release(1), "operator")
+    with pytest.raises(UnknownError, match="no site 'plant-99'"):
+        releases.push(1, ["plant-01", "plant-99"], "operator")
+    with pytest.raises(UnknownError, match="no release 7"):
+        releases.push(7, None, "operator")
+    assert said == []
+
+
+def test_a_number_is_given_once(releases: Releases, release: Any) -> None:
+    releases.create(release(1), "operator")
+    with pytest.raises(TakenError, match="release 1 exists already"):
+        releases.create(release(1), "operator")
+
+
+def test_what_cannot_run_is_refused(releases: Releases, release: Any) -> None:
+    with pytest.raises(RejectedError, match="begins at 1"):
+        releases.create(release(0), "operator")
+    described = release(1).artifacts
+    with pytest.raises(RejectedError, match="is none of its artifacts"):
+        releases.create(release(1, artifacts={}), "operator")
+    absent = {**described, "sha256:" + "0" * 64: describe("x", b"x")}
+    with pytest.raises(RejectedError, match="was not uploaded"):
+        releases.create(release(1, artifacts=absent), "operator")
+    wrong = {**described, str(digest_of(POLICY)): describe("p", b"a poLicy")}
+    with pytest.raises(RejectedError, match="described wrongly"):
+        releases.create(release(1, artifacts=wrong), "operator")
+    many = {f"sha256:{n:064x}": describe("x" * 200, b"x") for n in range(1000)}
+    with pytest.raises(RejectedError, match="the most is"):
+        releases.create(release(1, artifacts=described | many), "operator")
+    assert releases.all() == []
+
+
+def test_lists_and_names(releases: Releases, store: Store, release: Any) -> None:
+    releases.create(release(1), "operator")
+    assert releases.all() == [{"release": 1, "agents": ["press"], "artifacts": 2, "created_us": 99}]
+    assert Release.model_validate(releases.get(1)) == release(1)
+    with store.reading() as db:
+        assert set(db.scalars(select(artifacts.c.name))) == {"m", "p"}
