@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_cli.hub_client import HubClient, read_token
+from edge_cli.hub_client import HubClient, HubRefusal, read_token
 from edge_cli.output import data, emit_json, talk
 from edge_cli.release import make_release, publish_release
 from edge_k3s.kit import check_out, write_kit
@@ -19,7 +19,7 @@ from edge_k3s.names import check_image, check_labels, check_site, parse_labels
 from edge_k3s.network import check_networks
 from edge_k3s.spec import Account, KitAgent, KitSpec, KitSummary
 from edge_models.digests import Digest
-from edge_models.errors import ConfigError, KitError, RejectedError
+from edge_models.errors import ConfigError, RejectedError
 from edge_sync.mqtt import Broker
 from edge_sync.release import Release
 from edge_sync.topics import site_id
@@ -77,11 +77,16 @@ class Wish:
 def provision_kit(wish: Wish, hub: HubClient, out: Path) -> KitSummary:
     """Check what is wished, make site and release known to the hub, and write the kit into the new folder `out`.
 
-    Whatever can be checked is checked before the hub is asked. Raises `ConfigError` or `RejectedError` for what is
-    wrong, `RetryableError` when the hub is away; in each case no kit is there.
+    Whatever can be checked is checked before the hub is asked, and the hub is asked before anything there changes.
+    Raises `ConfigError` or `RejectedError` for what is wrong, `RetryableError` when the hub is away; in each case no
+    kit is there.
     """
     _check(wish, out)
     release, blobs = make_release(wish.release_file)
+    if not wish.replace and _is_known(wish.site, hub):
+        raise RejectedError(
+            f"{wish.site} is provisioned already: --replace gives it new passwords, and its old kit then ends"
+        )
     publish_release(release, lambda digest: blobs[Digest(digest)], hub)
     answer = _register(wish, hub)
     try:
@@ -110,26 +115,25 @@ def _register(wish: Wish, hub: HubClient) -> Registered:
     body: dict[str, Any] = {"site": wish.site, "labels": dict(wish.labels)}
     if wish.replace:
         body["replace"] = True
+    answer = hub.request("POST", "/api/v1/sites", json=body)
     try:
-        answer = hub.request("POST", "/api/v1/sites", json=body)
-    except RejectedError:
-        if not wish.replace and _is_known(wish.site, hub):
-            raise RejectedError(
-                f"{wish.site} is provisioned already: --replace gives it new passwords, and its old kit then ends"
-            ) from None
-        raise
-    try:
-        return Registered.model_validate(answer)
+        made = Registered.model_validate(answer)
     except ValidationError as error:
         # Only the place: the error's own text would show the passwords that came.
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise RejectedError(f"the hub's answer about {wish.site} has no usable {where!r}: is it a newer hub?") from None
+        wrong = f"has no usable {where!r}" if where else "is no JSON object"
+        raise RejectedError(f"the hub's answer about {wish.site} {wrong}: is it a newer hub?") from None
+    if made.site != wish.site:
+        raise RejectedError(f"the hub's answer about {wish.site} is about another site: is it really a hub?")
+    return made
 
 
 def _is_known(site: str, hub: HubClient) -> bool:
     try:
         hub.request("GET", f"/api/v1/sites/{site}")
-    except KitError:
+    except HubRefusal as refusal:
+        if refusal.status != 404:
+            raise
         return False
     return True
 

@@ -107,10 +107,32 @@ def publish_release(
 ) -> tuple[bool, list[str]]:
     """Make the release known to the hub, with the artifacts it lacks; nobody is told to run it.
 
-    Returns whether it was new, and what was uploaded. Raises `RejectedError` where the hub has another of its number.
+    Returns whether it was new, and what was uploaded. Raises `RejectedError`, before anything is uploaded, where the
+    hub has another of its number.
     """
+    if _holds(release, client):
+        return False, []
     uploaded = [digest for digest in release.artifacts if _upload(digest, body_of, client)]
     return _create(release, client), uploaded
+
+
+def _holds(release: Release, client: HubClient) -> bool:
+    """Whether the hub has this very release. Raises `RejectedError` where it has another of its number."""
+    try:
+        answer = client.request("GET", f"/api/v1/releases/{release.release}")
+    except HubRefusal as refusal:
+        if refusal.status != 404:
+            raise
+        return False
+    try:
+        same = Release.model_validate(answer) == release
+    except ValidationError:  # it says what only a newer kit understands
+        same = False
+    if not same:
+        raise RejectedError(
+            f"the hub's release {release.release} is another one: make yours again with a higher number"
+        )
+    return True
 
 
 def _upload(digest: str, body_of: Callable[[str], Path | bytes], client: HubClient) -> bool:
@@ -125,17 +147,12 @@ def _upload(digest: str, body_of: Callable[[str], Path | bytes], client: HubClie
 
 
 def _create(release: Release, client: HubClient) -> bool:
-    document = release.model_dump(mode="json")
     try:
-        client.request("POST", "/api/v1/releases", json=document)
+        client.request("POST", "/api/v1/releases", json=release.model_dump(mode="json"))
     except HubRefusal as refusal:
-        if refusal.status != 409:
+        # Somebody else may have made it known in the meantime.
+        if refusal.status != 409 or not _holds(release, client):
             raise
-        held = Release.model_validate(client.request("GET", f"/api/v1/releases/{release.release}"))
-        if held != release:
-            raise RejectedError(
-                f"the hub's release {release.release} is another one: make yours again with a higher number"
-            ) from None
         return False
     return True
 

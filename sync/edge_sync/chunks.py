@@ -11,11 +11,14 @@ import msgspec
 
 from edge_models.errors import RejectedError
 from edge_sync.documents import Want
-from edge_sync.release import CHUNK_SIZE_BYTES, Artifact
+from edge_sync.release import CHUNK_SIZE_BYTES, MAX_ARTIFACT_BYTES, Artifact
 
 MAGIC = b"EC1"
 POOL_S = 0.4
 """How long the hub gathers wishes before it answers. Source: measured, docs/design.md section 6."""
+
+MAX_CHUNKS = MAX_ARTIFACT_BYTES // CHUNK_SIZE_BYTES
+"""Of one artifact."""
 
 WANT_AGAIN_S = 3.0
 """A site asks again when no chunk came for so long."""
@@ -81,9 +84,11 @@ class ChunkSender:
         self._jobs: dict[str, _Job] = {}
 
     def want(self, site: str, want: Want, now: float) -> None:
-        """A site's wish replaces its earlier one for that artifact. Indices beyond any artifact are ignored later."""
+        """A site's wish replaces its earlier one for that artifact; indices no artifact can have are ignored."""
         job = self._jobs.setdefault(want.digest, _Job({}, now + self._pool_s))
-        wished = {i for first, last in want.missing for i in range(first, min(last, first + 4096) + 1)}
+        wished: set[int] = set()
+        for first, last in want.missing:
+            wished.update(range(first, min(last + 1, MAX_CHUNKS)))
         if wished:
             job.wishes[site] = wished
         else:

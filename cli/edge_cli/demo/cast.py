@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import edge_models
 from edge_cli.demo.feeder import Stream
+from edge_models.shipped import DATA, shipped_bundles
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,15 @@ def lay_out(folder: Path) -> None:
     folder.mkdir(parents=True)
     for asset in files("edge_cli.demo").joinpath("assets").iterdir():
         (folder / asset.name).write_bytes(asset.read_bytes())
-    for bundle in bundles().glob("*.bundle"):
+    for bundle in DATA.glob("*.bundle"):
         shutil.copy(bundle, folder / bundle.name)
 
 
-def bundles() -> Path:
-    """The reference bundles that ship with the kit."""
-    return Path(edge_models.__path__[0]) / "data"
+def what_is_better() -> str:
+    """Held-out accuracy of the models of release 1 and of release 2, as their cards say."""
+    cards = {(b.contract.name, b.contract.version): b.card["metrics"]["int8"] for b in shipped_bundles()}
+    names = sorted({name for name, _ in cards})
+    return ", ".join(f"{n} {cards[n, '1']['accuracy']:.3f} → {cards[n, '2']['accuracy']:.3f}" for n in names)
 
 
 def streams(files_in: Path) -> list[Stream]:

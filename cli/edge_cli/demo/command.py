@@ -31,6 +31,9 @@ def demo(
     broker: Annotated[
         BrokerKind | None, typer.Option(help="The broker to start; left out: mosquitto where it is installed.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Also draw the story into this file.")
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Keep it running at the end, and say where to look.")] = False,
 ) -> None:
     """Run a hub and three sites on this machine, cut a link, ship a release, and balance the books.
@@ -41,7 +44,7 @@ def demo(
     """
     from edge_cli.demo.screen import Screen, books_table  # noqa: PLC0415 - `demo --help` needs none of it
     from edge_cli.demo.story import Story  # noqa: PLC0415
-    from edge_cli.demo.why import show_why  # noqa: PLC0415
+    from edge_cli.demo.why import why  # noqa: PLC0415
 
     with ExitStack() as stack:
         folder = _folder(keep, stack)
@@ -51,8 +54,10 @@ def demo(
             story.set_up()
             story.play()
             books = story.settle(stop_sites=not hold)
-        talk.print(books_table(books))
-        show_why(story)
+        ending = (books_table(books), why(story))
+        talk.print(*ending, sep="\n")
+        if picture is not None:
+            picture.write_text(screen.picture(*ending), encoding="utf-8")
         summary = story.summary(books)
         if as_json:
             emit_json(summary)

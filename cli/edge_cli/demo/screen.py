@@ -1,10 +1,13 @@
 """What a person sees of the demo: the story so far, and the fleet as a live table."""
 
+import io
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -12,6 +15,8 @@ from rich.text import Text
 
 from edge_cli.demo.books import Balance
 from edge_cli.demo.fleet import SiteView
+
+PICTURE_COLUMNS = 104
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Screen:
         self._started = time.monotonic()
         self._story: list[Text] = []
         self._lines: list[Line] = []
+        self._tables: list[tuple[int, list[Line]]] = []
+        """After how many lines of the story a step ended, and the fleet then."""
         self._live: Live | None = None
 
     @contextmanager
@@ -47,6 +54,7 @@ class Screen:
 
     def step(self, number: int, title: str, detail: str = "") -> None:
         """The next step of the story."""
+        self._say(Text())
         self._say(Text.assemble((f"{self._clock()} ", "dim"), (f"{number}. {title}", "bold"), (f"  {detail}", "")))
 
     def note(self, text: str) -> None:
@@ -60,8 +68,21 @@ class Screen:
 
     def snapshot(self) -> None:
         """Where there is no terminal to draw on: the table once, as it is."""
+        self._tables.append((len(self._story), self._lines))
         if self._live is None and self._lines:
             self._console.print(table(self._lines))
+
+    def picture(self, *after: RenderableType) -> str:
+        """The whole story as an SVG without anything from elsewhere, each step's table below it."""
+        paper = Console(record=True, file=io.StringIO(), width=PICTURE_COLUMNS, highlight=False)
+        shown = 0
+        for upto, lines in self._tables:
+            paper.print(*self._story[shown:upto], sep="\n")
+            paper.print(table(lines))
+            shown = upto
+        paper.print(*self._story[shown:], *after, sep="\n")
+        plain = re.sub(r"@font-face \{\{.*?\}\}|<!--.*?-->", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        return paper.export_svg(title="edge-agent demo", code_format=plain)
 
     def _say(self, text: Text) -> None:
         self._story.append(text)

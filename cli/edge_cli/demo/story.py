@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_cli.demo.books import Balance, balance, pick_decision
-from edge_cli.demo.cast import CUT, PLAYERS, PROBED, PROBED_BUNDLE, PROBED_INPUT, PROBED_MODEL, lay_out, streams
+from edge_cli.demo.cast import (
+    CUT,
+    PLAYERS,
+    PROBED,
+    PROBED_BUNDLE,
+    PROBED_INPUT,
+    PROBED_MODEL,
+    lay_out,
+    streams,
+    what_is_better,
+)
 from edge_cli.demo.children import Children
 from edge_cli.demo.feeder import FeederConfig
 from edge_cli.demo.fleet import FleetView, SiteView
@@ -168,6 +178,7 @@ class Story:
 
     def _release(self) -> None:
         self._screen.step(3, "Release 2: better models and a changed policy.", "pushed to all sites")
+        self._screen.note(f"held-out accuracy: {what_is_better()}")
         self._probe()
         files = self.folder / "files"
         self._command("release", "create", str(files / "release-2.yaml"), "--out", str(self.folder / "release-2"))

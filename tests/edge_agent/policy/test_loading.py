@@ -33,13 +33,13 @@ CASES = [
     (
         "facts.maintenance ==",
         "fact.maintenance ==",
-        "f:19: rule 'call-a-person': when: line 3, column 34: undeclared reference to 'fact.maintenance'"
+        "f:20: rule 'call-a-person': when: line 3, column 34: undeclared reference to 'fact.maintenance'"
         " (did you mean 'facts.maintenance'?)",
     ),
     (
         "recent(prediction.label, 600)",
         "recnt(prediction.label, 600)",
-        "f:19: rule 'call-a-person': when: line 2, column 34: undeclared reference to 'recnt' (did you mean 'recent'?)",
+        "f:20: rule 'call-a-person': when: line 2, column 34: undeclared reference to 'recnt' (did you mean 'recent'?)",
     ),
     (
         "score >= 0.8",
@@ -50,23 +50,23 @@ CASES = [
     (
         "machine: =observation.machine, reason",
         "machine: =observatio.machine, reason",
-        "f:14: rule 'stop-the-line': do.with.payload.machine: column 2:"
+        "f:15: rule 'stop-the-line': do.with.payload.machine: column 2:"
         " undeclared reference to 'observatio.machine' (did you mean 'observation.machine'?)",
     ),
     (
         'when: prediction.label == "normal"',
         "when: prediction.label",
-        "f:30: rule 'all-well': when: column 1: a condition must be BOOL, this is STRING",
+        "f:31: rule 'all-well': when: column 1: a condition must be BOOL, this is STRING",
     ),
     (
         'when: prediction.label == "normal"',
         'when: prediction.label = "normal"',
-        "f:30: rule 'all-well': when: column 18: syntax: token recognition error at: '= ' (compare with ==)",
+        "f:31: rule 'all-well': when: column 18: syntax: token recognition error at: '= ' (compare with ==)",
     ),
     (
         'when: prediction.label == "normal"',
         "when: true",
-        "f:30: rule 'all-well': when: should be a text (put it in quotes)",
+        "f:31: rule 'all-well': when: should be a text (put it in quotes)",
     ),
     (
         "abstain_below: 0.6",
@@ -80,39 +80,39 @@ CASES = [
     (
         "limit: {times: 3, per_s: 60}",
         "limit: {time: 3, per_s: 60}",
-        "f:15: rule 'stop-the-line': limit: key 'times' is missing",
+        "f:16: rule 'stop-the-line': limit: key 'times' is missing",
     ),
     (
         "limit: {times: 3, per_s: 60}",
         "limit: 3",
-        "f:15: rule 'stop-the-line': limit: should be a map with the keys times, per_s",
+        "f:16: rule 'stop-the-line': limit: should be a map with the keys times, per_s",
     ),
-    ("tool: alert", "tool: Alert!", "f:24: rule 'call-a-person': do.tool: should be a tool's name"),
-    ("name: all-well", "name: stop-the-line", "f:29: rule 'stop-the-line': name: there is another"),
-    ("name: all-well", "name: abstain", "f:29: rule 'abstain': name: no rule may be named 'abstain'"),
+    ("tool: alert", "tool: Alert!", "f:25: rule 'call-a-person': do.tool: should be a tool's name"),
+    ("name: all-well", "name: stop-the-line", "f:30: rule 'stop-the-line': name: there is another"),
+    ("name: all-well", "name: abstain", "f:30: rule 'abstain': name: no rule may be named 'abstain'"),
     (
         "expect: all-well",
         "expect: all-wel",
-        "f:71: case 'all is well': expect: no rule is named 'all-wel' (did you mean 'all-well'?)",
+        "f:72: case 'all is well': expect: no rule is named 'all-wel' (did you mean 'all-well'?)",
     ),
     (
         "expect: all-well",
         "expect: all-well\n    expect_with: {}",
-        "f:72: case 'all is well': expect_with: 'all-well' calls no tool",
+        "f:73: case 'all is well': expect_with: 'all-well' calls no tool",
     ),
     (
         "name: all is well",
         "name: an unsure model decides nothing",
-        "f:73: case 'an unsure model decides nothing': name: there is another",
+        "f:74: case 'an unsure model decides nothing': name: there is another",
     ),
     (
         "recent: {fault-a: 2}",
         "recent: {fault-a: -2}",
-        "f:53: case 'the third weak sign in ten minutes calls a person too': given.recent.fault-a:"
+        "f:54: case 'the third weak sign in ten minutes calls a person too': given.recent.fault-a:"
         " should be greater than or equal to 0",
     ),
     ("policy: press-guard", "policy: press-guard\npolicy: twice", "f:4: key 'policy' is there twice"),
-    ("  - name: all-well", "  - nme: all-well", "f:29: rule 3: key 'name' is missing"),
+    ("  - name: all-well", "  - nme: all-well", "f:30: rule 3: key 'name' is missing"),
 ]
 
 
