@@ -62,8 +62,8 @@ class SiteProcess:
             self._tools = make_tools(site.config.grants, context)
             self._actor = Actor(self.journal, self._tools, frozenset(site.config.grants), now_us)
             self._blobs = BlobStore(site.data / "blobs")
-            running, self._deployment = self._choose()
             self.supervisor = Supervisor(site, self.journal, self._facts, self._actor, self.models, now_us)
+            running, self._deployment = self._choose()
             self.uplink: UplinkService | None = None
             self.updates: UpdateService | None = None
             if site.config.hub is not None:
@@ -130,8 +130,11 @@ class SiteProcess:
             if slot.release.release < self.site.config.release:
                 continue
             try:
-                blobs = {Digest(d): self._blobs.read(d) for d in slot.release.artifacts}
-                return slot, deploy(slot.release, labels, blobs)
+                deployment = deploy(
+                    slot.release, labels, {Digest(d): self._blobs.read(d) for d in slot.release.artifacts}
+                )
+                self.supervisor.vet(deployment)
+                return slot, deployment
             except (KitError, OSError) as error:
                 what: dict[str, Json] = {"release": slot.release.release, "reason": str(error)}
                 draft = Draft("alarm", "event", JOURNAL_AGENT, now_us(), to_body(what), label="release_passed_over")
@@ -140,8 +143,10 @@ class SiteProcess:
         for digest, data in named.items():  # a release that shares a part with this one need not fetch it
             self._blobs.put(digest, data)
         try:
-            return Slot(release, 0), deploy(release, labels, named)
-        except RejectedError as error:
+            deployment = deploy(release, labels, named)
+            self.supervisor.vet(deployment)
+            return Slot(release, 0), deployment
+        except (RejectedError, ConfigError) as error:
             raise ConfigError(f"site {self.site.config.site}: {error}") from None
 
     def _connect(self, running: Slot) -> None:
@@ -154,7 +159,15 @@ class SiteProcess:
         with reading(self.journal.path) as connection:
             generation = seen_generation(connection)
         updates = UpdateService(
-            self.site, self.journal, self._blobs, running, generation, self.supervisor.apply, outbox, now_us
+            self.site,
+            self.journal,
+            self._blobs,
+            running,
+            generation,
+            self.supervisor.vet,
+            self.supervisor.apply,
+            outbox,
+            now_us,
         )
         uplink.on_desired, uplink.on_chunk, uplink.on_up = updates.desired, updates.chunk, updates.link_up
         self.uplink, self.updates = uplink, updates

@@ -17,6 +17,7 @@ from edge_agent.recent import HORIZON_S, MAX_TIMES, Recent
 from edge_agent.sources.base import Source, SourceContext
 from edge_agent.sources.registry import make_source
 from edge_agent.worker import Worker
+from edge_models.errors import ConfigError
 
 STOP_S = 10.0
 """How long a stop waits for the steps that run, tools included."""
@@ -33,6 +34,14 @@ class Supervisor:
         self._actor, self._models, self._now_us = actor, models, now_us
         self._workers: dict[str, Worker] = {}
         self._lock = threading.Lock()
+
+    def vet(self, deployment: Deployment) -> None:
+        """Whether every agent's source could be made here; opens nothing. Raises `ConfigError` naming the agent."""
+        for brain in deployment.brains:
+            try:
+                self._open_source(brain).close()
+            except ConfigError as error:
+                raise ConfigError(f"agent {brain.spec.name!r}: {error}") from None
 
     def apply(self, deployment: Deployment) -> None:
         """Make this deployment the one that runs.

@@ -11,7 +11,7 @@ from rich.tree import Tree
 
 from edge_agent.config import load_site
 from edge_agent.memory.explain import Explanation, explain
-from edge_agent.memory.queries import Record, newest
+from edge_agent.memory.queries import Record, newest, parse_id
 from edge_agent.memory.schema import reading
 from edge_agent.memory.verify import verify
 from edge_cli.output import FOUND, data, emit_json, talk
@@ -60,6 +60,7 @@ def explain_command(
 
     Example: edge-agent memory explain 66b8850bbe06a2c6:decision:42 -m site.yaml
     """
+    parse_id(record)
     with reading(_database(memory)) as connection:
         found = explain(connection, record)
     if as_json:

@@ -58,15 +58,16 @@ class UpdateService:
         blobs: BlobStore,
         running: Slot,
         generation: int,
+        vet: Callable[[Deployment], None],
         switch: Callable[[Deployment], None],
         outbox: Outbox,
         now_us: Callable[[], int],
     ) -> None:
-        """`switch` makes a loaded deployment the one that runs; it must not fail."""
+        """`vet` raises `ConfigError` where a deployment can't run here; `switch` makes it the one that does."""
         hub = site.config.hub
         self._pinned = hub.director_key if hub is not None else ""
         self._site, self._journal, self._blobs, self._now_us = site, journal, blobs, now_us
-        self._switch, self._outbox = switch, outbox
+        self._vet, self._switch, self._outbox = vet, switch, outbox
         self._running = running
         self._updater = Updater(site.config.site, site.config.labels, running.release.release, generation)
         self._receiver = Receiver()
@@ -190,6 +191,7 @@ class UpdateService:
         part = effect.release.for_site(labels)
         try:
             deployment = deploy(part, labels, {Digest(d): self._blobs.read(d) for d in part.artifacts})
+            self._vet(deployment)
         except KitError as error:
             self._refuse(str(error))
             reason = str(error)

@@ -1,0 +1,59 @@
+"""Every command says what it does, with an example; whoever has data can give it as JSON."""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from edge_cli.main import COMMANDS
+
+NO_DATA = {"run", "hub serve"}
+"""Commands that answer nothing: they run until they are stopped."""
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    for name in COMMANDS:
+        command = typer.main.get_command(importlib.import_module(f"edge_cli.{name}").app)
+        children = getattr(command, "commands", None)
+        if children:
+            yield from ((f"{name} {child}", children[child]) for child in children)
+        else:
+            yield name, command
+
+
+ALL = dict(commands())
+
+
+def test_the_commands_are_those_the_design_names() -> None:
+    assert set(ALL) == {
+        "demo", "run", "infer", "doctor", "hub serve", "node provision", "model build", "model inspect",
+        "policy check", "policy test", "release create", "release push", "fleet ls", "fleet show",
+        "memory tail", "memory explain", "memory verify",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_has_help_with_an_example_of_itself(name: str) -> None:
+    assert f"Example: edge-agent {name}" in " ".join((ALL[name].help or "").split())
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - NO_DATA))
+def test_every_command_with_data_can_give_json(name: str) -> None:
+    assert any("--json" in parameter.opts for parameter in ALL[name].params)
+
+
+def test_the_list_of_commands_names_them_and_the_exit_codes() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "edge_cli.main", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    ).stdout
+    assert all(f" {name} " in said for name in COMMANDS)
+    assert "Exit codes: 0 done" in said
