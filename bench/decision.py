@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
@@ -23,7 +24,9 @@ from edge_agent.memory.journal import Journal
 from edge_models.bundle import read_bundle
 from edge_models.shipped import shipped_path
 
-BUNDLE = ("trace", "2")
+TRACE, SHUTTLE = ("trace", "2"), ("shuttle", "2")
+"""A window of 275 numbers an observation, and 9 numbers."""
+
 ROUNDS = 9
 """Turns of each; the ratio is the median of the rounds' own ratios."""
 
@@ -45,16 +48,19 @@ class Turn:
     mean_s: float
 
 
+Rounds = list[tuple[Turn, Turn]]
+"""Of the baseline and of the kit."""
+
+
 class Baseline:
     """The same inference and one bare commit."""
 
-    def __init__(self, folder: Path, batch: int) -> None:
-        bundle = read_bundle(shipped_path(*BUNDLE))
+    def __init__(self, folder: Path, bundle_name: tuple[str, str], batch: int) -> None:
+        bundle = read_bundle(shipped_path(*bundle_name))
         self._session = open_session(bundle.graph)
         self._batch = batch
-        self._samples = [
-            np.ascontiguousarray(np.resize(bundle.golden.inputs["window"][i:], (batch, 275))) for i in range(40)
-        ]
+        ((name, golden),) = bundle.golden.inputs.items()
+        self._feeds = [{name: np.resize(golden[i:], (batch, golden.shape[1]))} for i in range(20)]
         self._outputs = [bundle.contract.scores]
         self._lock = threading.Lock()
         self._n = 0
@@ -66,7 +72,7 @@ class Baseline:
     def step(self) -> int:
         """Infer a batch, then commit one row for each of it, together."""
         self._n += 1
-        self._session.run(self._outputs, {"window": self._samples[self._n % 40]})
+        self._session.run(self._outputs, self._feeds[self._n % len(self._feeds)])
         with self._lock:
             if self._batch == 1:
                 self._db.execute("INSERT INTO decisions (body) VALUES (?)", (ROW,))
@@ -104,12 +110,16 @@ def whole(work: Callable[[], object]) -> Callable[[], float]:
     return step
 
 
-def take_turn(step: Callable[[], float], batch: int) -> Turn:
-    """Step for `SECONDS`."""
-    end = time.perf_counter() + SECONDS
+def take_turn(step: Callable[[], float], batch: int, every_s: float) -> Turn:
+    """Step for `SECONDS`, every `every_s`."""
+    due = time.perf_counter()
+    end = due + SECONDS
     took = []
-    while time.perf_counter() < end:
+    while due < end:
         took.append(step() / batch)
+        due = max(due + every_s, time.perf_counter())
+        if every_s:
+            time.sleep(max(0.0, due - time.perf_counter()))
     return Turn(median(took), fmean(took))
 
 
@@ -133,7 +143,7 @@ def together(steps: list[Callable[[], object]]) -> Turn:
     return Turn(each_s, each_s)
 
 
-def line(what: str, rounds: list[tuple[Turn, Turn]], target: str) -> Line:
+def line(what: str, rounds: Rounds, target: str) -> Line:
     """What the rounds, each baseline and kit, come to."""
     bare, kit = median(b.median_s for b, _ in rounds), median(k.median_s for _, k in rounds)
     ratio = median(k.median_s / b.median_s for b, k in rounds)
@@ -142,24 +152,27 @@ def line(what: str, rounds: list[tuple[Turn, Turn]], target: str) -> Line:
     return Line(what, figures, f"{ratio:.2f}", target)
 
 
-def alone(folder: Path, batch: int) -> list[tuple[Turn, Turn]]:
-    """One agent, deciding on `batch` observations at a time."""
+def alone(folder: Path, bundle: tuple[str, str] = TRACE, batch: int = 1, every_s: float = 0.0) -> Rounds:
+    """One agent, deciding on `batch` observations every `every_s` seconds; 0: as fast as it can."""
     with (
         closing(Journal(folder / "memory.db", JOURNAL_MB, now_us)) as journal,
-        closing(Baseline(folder, batch)) as bare,
+        closing(Baseline(folder, bundle, batch)) as bare,
     ):
-        agent = Agent(journal, BUNDLE, batch)
+        agent = Agent(journal, bundle, batch)
         for _ in range(WARM_STEPS):
             agent.step()
             bare.step()
         bare_step, kit_step = whole(bare.step), until_commit(agent)
-        return [(take_turn(bare_step, batch), take_turn(kit_step, batch)) for _ in range(ROUNDS)]
+        return [(take_turn(bare_step, batch, every_s), take_turn(kit_step, batch, every_s)) for _ in range(ROUNDS)]
 
 
-def at_once(folder: Path) -> list[tuple[Turn, Turn]]:
+def at_once(folder: Path) -> Rounds:
     """`AGENTS` agents with one journal, against as many threads with one bare connection."""
-    with closing(Journal(folder / "memory.db", JOURNAL_MB, now_us)) as journal, closing(Baseline(folder, 1)) as bare:
-        agents = [Agent(journal, BUNDLE, 1) for _ in range(AGENTS)]
+    with (
+        closing(Journal(folder / "memory.db", JOURNAL_MB, now_us)) as journal,
+        closing(Baseline(folder, TRACE, 1)) as bare,
+    ):
+        agents = [Agent(journal, TRACE, 1) for _ in range(AGENTS)]
         bare_steps: list[Callable[[], object]] = [bare.step] * AGENTS
         kit_steps: list[Callable[[], object]] = [agent.step for agent in agents]
         for agent in agents:
@@ -170,16 +183,20 @@ def at_once(folder: Path) -> list[tuple[Turn, Turn]]:
 def main() -> None:
     """Print the table."""
     lines = []
-    for what, target, measure in (
-        ("one at a time", "≤ 1.3", lambda folder: alone(folder, 1)),
-        ("micro-batch of 32", "", lambda folder: alone(folder, 32)),
-        (f"{AGENTS} agents at once", "", at_once),
-    ):
+    cases: tuple[tuple[str, str, Callable[[Path], Rounds]], ...] = (
+        ("trace, one at a time", "≤ 1.3", alone),
+        ("trace, one every 10 ms", "", partial(alone, every_s=0.01)),
+        ("trace, micro-batch of 32", "", partial(alone, batch=32)),
+        (f"trace, {AGENTS} agents at once", "", at_once),
+        ("shuttle, one at a time", "≤ 1.3", partial(alone, bundle=SHUTTLE)),
+        ("shuttle, micro-batch of 32", "", partial(alone, bundle=SHUTTLE, batch=32)),
+    )
+    for what, target, measure in cases:
         with tempfile.TemporaryDirectory() as folder:
             lines.append(line(what, measure(Path(folder)), target))
     show(
         "a decision with an act, to its COMMIT; ratio to: the same inference + one bare commit",
-        ("baseline µs", "kit µs", "kit decisions/s", "ratio of means"),
+        ("baseline µs", "kit µs", "decisions/s", "ratio of means"),
         lines,
     )
 

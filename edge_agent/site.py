@@ -20,7 +20,7 @@ from edge_agent.memory.keeper import Keeper
 from edge_agent.memory.queries import open_intents
 from edge_agent.memory.schema import reading
 from edge_agent.records import Json
-from edge_agent.status import families, status
+from edge_agent.status import Watched, families, status
 from edge_agent.supervisor import Supervisor
 from edge_agent.tools.base import Tool, ToolContext
 from edge_agent.tools.registry import make_tools
@@ -108,10 +108,6 @@ class SiteProcess:
         self._keeper.close()
         self._close_memory()
 
-    def release(self) -> int:
-        """The number of the release that runs."""
-        return self.updates.reported().release if self.updates is not None else self._deployment.release.release
-
     def wait(self, stop: threading.Event, once: bool) -> None:
         """Until `stop` is set, or (with `once`) until every source is at its end."""
         while not stop.wait(0.2):
@@ -182,7 +178,9 @@ class SiteProcess:
                 token = token_file.read_text().strip()
             except OSError as error:
                 raise ConfigError(f"api.token_file {token_file}: {error.strerror}") from None
-        show, measure = partial(status, self), partial(families, self)
+        first = self._deployment.release.release
+        watched = Watched(self.site, self.journal, self.supervisor, self.uplink, self.updates, first)
+        show, measure = partial(status, watched), partial(families, watched)
         return LocalApi(self.models, show, measure, config.host, config.port, token)
 
     def _close_memory(self) -> None:

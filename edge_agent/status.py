@@ -3,16 +3,18 @@
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from edge_agent.api.metrics import Family, Sample
 from edge_agent.api.status import AgentStatus, HubStatus, LastDecision, MemoryStatus, ReleaseStatus, Status
+from edge_agent.config import Site
 from edge_agent.loop import Loop
+from edge_agent.memory.journal import Journal
+from edge_agent.supervisor import Supervisor
+from edge_agent.update.service import UpdateService
+from edge_agent.uplink import UplinkService
 from edge_agent.worker import Worker
-
-if TYPE_CHECKING:
-    from edge_agent.site import SiteProcess
 
 _STARTED_S = time.monotonic()
 
@@ -27,7 +29,25 @@ COUNTERS = {
 """Field of `Counts` → its help line; the metric is ``edge_agent_FIELD_total``."""
 
 
-def status(process: "SiteProcess") -> Status:
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The parts of a site process that are looked at. `uplink` and `updates` are None where there is no hub."""
+
+    site: Site
+    journal: Journal
+    supervisor: Supervisor
+    uplink: UplinkService | None
+    updates: UpdateService | None
+    first_release: int
+    """What ran when the process began."""
+
+    @property
+    def release(self) -> int:
+        """The number of the release that runs."""
+        return self.updates.reported().release if self.updates is not None else self.first_release
+
+
+def status(process: Watched) -> Status:
     """What the page shows."""
     agents = [_agent(worker) for worker in process.supervisor.workers()]
     down = [agent for agent in agents if agent["light"] == "down"]
@@ -57,14 +77,14 @@ def status(process: "SiteProcess") -> Status:
     return shown
 
 
-def families(process: "SiteProcess") -> Iterable[Family]:
+def families(process: Watched) -> Iterable[Family]:
     """What /metrics says beside the models' own numbers."""
     workers = process.supervisor.workers()
     for field, text in COUNTERS.items():
         samples = (Sample(getattr(w.loop.counts, field), {"agent": w.brain.spec.name}) for w in workers)
         yield Family(f"edge_agent_{field}_total", "counter", text, tuple(samples))
     yield _gauge("edge_agents_down", "Agents that do not run now.", sum(w.problem is not None for w in workers))
-    yield _gauge("edge_release", "The release that runs.", process.release())
+    yield _gauge("edge_release", "The release that runs.", process.release)
     yield Family(
         "edge_journal_commits_total", "counter", "Transactions of the journal.", (Sample(process.journal.commits, {}),)
     )
@@ -115,15 +135,15 @@ def _last(loop: Loop) -> LastDecision:
     return shown
 
 
-def _hub(process: "SiteProcess") -> HubStatus | None:
+def _hub(process: Watched) -> HubStatus | None:
     uplink, hub = process.uplink, process.site.config.hub
     if uplink is None or hub is None:
         return None
     return {"connected": uplink.online, "address": hub.broker, "backlog_rows": uplink.backlog()}
 
 
-def _release(process: "SiteProcess") -> ReleaseStatus:
-    shown: ReleaseStatus = {"number": process.release(), "state": "active"}
+def _release(process: Watched) -> ReleaseStatus:
+    shown: ReleaseStatus = {"number": process.release, "state": "active"}
     if process.updates is not None:
         reported = process.updates.reported()
         shown["state"] = reported.state
@@ -134,7 +154,7 @@ def _release(process: "SiteProcess") -> ReleaseStatus:
     return shown
 
 
-def _memory(process: "SiteProcess") -> MemoryStatus:
+def _memory(process: Watched) -> MemoryStatus:
     path = process.journal.path
     files = (path, path.with_name(path.name + "-wal"))
     return {
