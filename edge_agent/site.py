@@ -26,7 +26,7 @@ from edge_agent.tools.base import Tool, ToolContext
 from edge_agent.tools.registry import make_tools
 from edge_agent.update.blobs import BlobStore
 from edge_agent.update.service import Outbox, UpdateService
-from edge_agent.update.slots import Slot, read_slot, seen_generation
+from edge_agent.update.slots import Slot, read_slot, standing
 from edge_agent.uplink import UplinkService
 from edge_models.digests import Digest
 from edge_models.errors import ConfigError, KitError, RejectedError
@@ -95,9 +95,9 @@ class SiteProcess:
         """Stop agents, let the hub have the last records if it is there, fold the memory up."""
         if self.api is not None:
             self.api.close()
-        self.supervisor.stop()
         if self.updates is not None:
             self.updates.close()
+        self.supervisor.stop()
         event = Draft("decision", "event", JOURNAL_AGENT, now_us(), "{}", label="stopped")
         try:
             self.journal.write([event])
@@ -123,7 +123,7 @@ class SiteProcess:
         with reading(self.journal.path) as connection:
             slots = [slot for name in ("active", "previous") if (slot := read_slot(connection, name)) is not None]
         for slot in slots:
-            if slot.release.release < self.site.config.release:
+            if slot.generation == 0:
                 continue
             try:
                 deployment = deploy(
@@ -153,13 +153,13 @@ class SiteProcess:
             chunks=uplink.chunks,
         )
         with reading(self.journal.path) as connection:
-            generation = seen_generation(connection)
+            stands = standing(connection, running)
         updates = UpdateService(
             self.site,
             self.journal,
             self._blobs,
             running,
-            generation,
+            stands,
             self.supervisor.vet,
             self.supervisor.apply,
             outbox,

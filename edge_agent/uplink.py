@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edge_agent.config import Site
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Growth, Journal
-from edge_agent.memory.outbox import DamagedError, read_batch, set_cursor, streams
+from edge_agent.memory.outbox import DamagedError, StreamState, read_batch, set_cursor, streams
 from edge_agent.memory.schema import open_reader
 from edge_models.errors import RejectedError
 from edge_sync.documents import Ack, EpochState, Heartbeat, LaneSeqs, Presence, Resume, dump, load
@@ -26,9 +26,15 @@ TICK_S = 0.25
 
 HEARTBEAT_S = 30.0
 
+MAX_WAITING = 1_000
+"""Acks and resumes in memory; those beyond it are dropped, as a link may drop them."""
+
 
 class UplinkService:
-    """Keeps one site's link to its hub. `on_desired`, `on_chunk` and `on_up` are called on the uplink's thread."""
+    """Keeps one site's link to its hub.
+
+    `on_desired` and `on_chunk` are called on the link's thread and must return at once; `on_up` on the uplink's.
+    """
 
     def __init__(
         self,
@@ -45,6 +51,7 @@ class UplinkService:
         self._uplink = Uplink(float(hub.byte_rate) if hub is not None and hub.byte_rate else None)
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._grown: dict[Stream, Growth] = {}
+        self._damaged: set[Stream] = set()
         self._stop = threading.Event()
         self._heartbeat_at = 0.0
         self.on_desired: Callable[[bytes], None] = lambda _: None
@@ -55,7 +62,7 @@ class UplinkService:
         """Why there is no link now, in the broker's words; None while there is."""
         self._link = Link(
             site.broker(),
-            self._events.put,
+            self._heard,
             [(down(self._id, what), 1) for what in ("resume", "ack", "desired")],
             Will(up(self._id, "presence"), self._presence(False)),
         )
@@ -97,6 +104,18 @@ class UplinkService:
             else:
                 self._link.unsubscribe(topic)
 
+    def _heard(self, event: Event) -> None:
+        """On the link's thread: hand on what others bound themselves; bound the rest here."""
+        if not isinstance(event, Message):
+            self._events.put(event)
+        elif event.topic == down(self._id, "desired"):
+            self.on_desired(event.payload)
+        elif event.topic in (down(self._id, "ack"), down(self._id, "resume")):
+            if self._events.qsize() < MAX_WAITING:
+                self._events.put(event)
+        else:
+            self.on_chunk(event.payload)
+
     def _grew(self, growth: Growth) -> None:
         """On the committing thread: note it; the uplink looks within a tick, at once for an alarm."""
         self._grown[growth.epoch, growth.lane] = growth
@@ -127,7 +146,9 @@ class UplinkService:
         self._perform(self._uplink.tick(now))
         if self.online and now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_S
-            self._link.publish(up(self._id, "heartbeat"), dump(self._heartbeat(connection)), retain=True)
+            held = streams(connection)
+            self._uplink.forget(self._uplink.epochs() - {state.epoch for state in held} - {self._journal.epoch})
+            self._link.publish(up(self._id, "heartbeat"), dump(self._heartbeat(connection, held)), retain=True)
         self._send(connection)
 
     def _introduce(self, connection: sqlite3.Connection) -> None:
@@ -163,12 +184,8 @@ class UplinkService:
     def _read(self, message: Message, now: float) -> None:
         if message.topic == down(self._id, "ack"):
             self._perform(self._uplink.ack(load(Ack, message.payload), now))
-        elif message.topic == down(self._id, "resume"):
-            self._perform(self._uplink.resume(load(Resume, message.payload), now))
-        elif message.topic == down(self._id, "desired"):
-            self.on_desired(message.payload)
         else:
-            self.on_chunk(message.payload)
+            self._perform(self._uplink.resume(load(Resume, message.payload), now))
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -190,21 +207,35 @@ class UplinkService:
         event = Draft("alarm", "event", JOURNAL_AGENT, self._now_us(), to_body(what), label="fork")
         self._journal.later([event])
 
+    def _leave_alone(self, stream: Stream, problem: str) -> None:
+        """A stream that can't be read must not hold up the others; it is an alarm once."""
+        self._uplink.stalled(stream, time.monotonic())
+        if stream in self._damaged:
+            return
+        self._damaged.add(stream)
+        log.error("journal_damaged", extra={"epoch": stream[0], "lane": stream[1], "reason": problem})
+        what = {"epoch": stream[0], "lane": stream[1], "reason": problem}
+        event = Draft("alarm", "event", JOURNAL_AGENT, self._now_us(), to_body(what), label="journal_damaged")
+        self._journal.later([event])
+
     def _send(self, connection: sqlite3.Connection) -> None:
         while self.online and (pull := self._uplink.pull(time.monotonic())) is not None:
             try:
                 outgoing = read_batch(connection, pull.stream, pull.after)
+                problem = "there is nothing where records should be"
             except DamagedError as error:
-                log.error("journal_damaged", extra={"reason": str(error)})
-                return
-            if outgoing is None or not self._link.publish(up(self._id, "journal"), outgoing.message):
+                outgoing, problem = None, str(error)
+            if outgoing is None:
+                self._leave_alone(pull.stream, problem)
+                continue
+            if not self._link.publish(up(self._id, "journal"), outgoing.message):
                 return
             self._uplink.sent(pull.stream, outgoing.last, len(outgoing.message), time.monotonic())
 
     def _presence(self, online: bool) -> bytes:
         return dump(Presence(online=online, epoch=self._journal.epoch, session=self._session))
 
-    def _heartbeat(self, connection: sqlite3.Connection) -> Heartbeat:
+    def _heartbeat(self, connection: sqlite3.Connection, held: list[StreamState]) -> Heartbeat:
         """Every epoch held, with what was evicted of it, so that the hub can name what it never receives."""
         evicted: dict[str, LaneSeqs] = {}
         for epoch, lane, count in connection.execute(
@@ -213,7 +244,7 @@ class UplinkService:
             evicted.setdefault(epoch, {})[lane] = count
         epochs: dict[str, EpochState] = {}
         lasts: dict[str, LaneSeqs] = {}
-        for state in streams(connection):
+        for state in held:
             lasts.setdefault(state.epoch, {})[state.lane] = state.last
             epochs[state.epoch] = EpochState(
                 epoch=state.epoch, order=state.order, last=lasts[state.epoch], evicted=evicted.get(state.epoch, {})

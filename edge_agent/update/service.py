@@ -4,12 +4,13 @@ Everything heavy (signatures, hashing, loading models, golden checks) happens he
 """
 
 import logging
-import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from edge_agent.brain import Deployment, deploy
 from edge_agent.config import Site
@@ -17,15 +18,16 @@ from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.records import Json
 from edge_agent.update.blobs import BlobStore
+from edge_agent.update.refusals import Refusals
 from edge_agent.update.slots import Slot, write_active, write_refused
 from edge_models.digests import Digest
-from edge_models.errors import KitError
+from edge_models.errors import KitError, RetryableError
 from edge_sync.chunks import Receiver
 from edge_sync.documents import Desired, Reported, dump, load
-from edge_sync.release import Artifact, Release
+from edge_sync.release import Release
 from edge_sync.rows import Lane
 from edge_sync.signing import verify
-from edge_sync.updater import Activate, Effect, Fetch, Report, Updater
+from edge_sync.updater import Activate, Effect, Fetch, Report, Standing, Updater
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,14 @@ DESIRED_TYPE = "application/vnd.edge-agent.desired+json"
 WANT_JITTER_S = 0.3
 """Sites that learn of a release together do not all ask in the same instant."""
 
-MAX_WAITING = 256
-"""Messages in memory; chunks beyond it are dropped and asked for again."""
+TICK_S = 0.25
+"""How often wishes are looked at while something is wanted."""
+
+AGAIN_S = 5.0
+"""After a disk that failed, or chunks that made other bytes."""
+
+MAX_WAITING_CHUNKS = 64
+"""Chunks in memory (8 MiB); those beyond it are dropped and asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ class UpdateService:
         journal: Journal,
         blobs: BlobStore,
         running: Slot,
-        generation: int,
+        standing: Standing,
         vet: Callable[[Deployment], None],
         switch: Callable[[Deployment], None],
         outbox: Outbox,
@@ -69,9 +77,15 @@ class UpdateService:
         self._site, self._journal, self._blobs, self._now_us = site, journal, blobs, now_us
         self._vet, self._switch, self._outbox = vet, switch, outbox
         self._running = running
-        self._updater = Updater(site.config.site, site.config.labels, running.release.release, generation)
+        self._updater = Updater(site.config.site, site.config.labels, standing)
         self._receiver = Receiver()
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(MAX_WAITING)
+        self._news = threading.Condition()
+        self._desired: bytes | None = None
+        self._greeting = self._closing = False
+        self._chunks: deque[bytes] = deque()
+        self._again: tuple[float, Effect] | None = None
+        """What could not be done for want of disk, and when to try it again."""
+        self._refusals = Refusals(journal, now_us, time.monotonic)
         self._thread = threading.Thread(target=self._run, name="update", daemon=True)
 
     def start(self) -> None:
@@ -80,8 +94,10 @@ class UpdateService:
 
     def close(self) -> None:
         """Stop after what is being done now."""
+        with self._news:
+            self._closing = True
+            self._news.notify()
         if self._thread.is_alive():
-            self._queue.put(None)
             self._thread.join()
 
     def reported(self) -> Reported:
@@ -89,41 +105,55 @@ class UpdateService:
         return self._updater.report().reported
 
     def desired(self, envelope: bytes) -> None:
-        """A desired document came, not verified yet."""
-        self._offer(lambda: self._take_desired(envelope))
+        """A desired document came, not verified yet; one that waits gives way to it."""
+        with self._news:
+            self._desired = envelope
+            self._news.notify()
 
     def chunk(self, message: bytes) -> None:
-        """A chunk message came, not verified yet."""
-        self._offer(lambda: self._take_chunk(message))
+        """A chunk message came, not verified yet; dropped where too many wait."""
+        with self._news:
+            if len(self._chunks) < MAX_WAITING_CHUNKS:
+                self._chunks.append(message)
+                self._news.notify()
 
     def link_up(self) -> None:
         """The link is back."""
-        self._offer(self._greet)
-
-    def _offer(self, work: Callable[[], None]) -> None:
-        try:
-            self._queue.put_nowait(work)
-        except queue.Full:
-            log.warning("update_queue_full")
+        with self._news:
+            self._greeting = True
+            self._news.notify()
 
     def _run(self) -> None:
-        while True:
-            busy = bool(self._receiver.wanting())
-            try:
-                work = self._queue.get(timeout=0.25 if busy else None)
-            except queue.Empty:
-                self._say_wishes()
-                continue
-            if work is None:
-                return
+        while (work := self._next_work()) is not None:
             try:
                 work()
             except KitError as error:
-                self._refuse(str(error))
+                self._refusals.add(str(error))
             except Exception as error:  # the thread must live: a defect here may not end updates for ever
                 log.exception("update_crashed")
-                self._refuse(f"{type(error).__name__}: {error}")
+                self._refusals.add(f"{type(error).__name__}: {error}")
             self._say_wishes()
+
+    def _next_work(self) -> Callable[[], None] | None:
+        """What to do next, waiting for it; None when it is time to stop."""
+        with self._news:
+            while not self._closing:
+                if self._greeting:
+                    self._greeting = False
+                    return self._greet
+                if self._desired is not None:
+                    envelope, self._desired = self._desired, None
+                    return partial(self._take_desired, envelope)
+                if self._chunks:
+                    return partial(self._take_chunk, self._chunks.popleft())
+                now = time.monotonic()
+                if self._again is not None and now >= self._again[0]:
+                    effect, self._again = self._again[1], None
+                    return partial(self._perform, [effect])
+                busy = self._again is not None or bool(self._receiver.wanting())
+                if not self._news.wait(TICK_S if busy else None) and self._receiver.wanting():
+                    return self._say_wishes
+        return None
 
     def _greet(self) -> None:
         self._outbox.reported(self.reported())
@@ -133,7 +163,10 @@ class UpdateService:
 
     def _take_desired(self, envelope: bytes) -> None:
         document = load(Desired, verify(envelope, DESIRED_TYPE, self._pinned))
-        self._perform(self._updater.desired(document, self._blobs.digests()))
+        effects = self._updater.desired(document, self._blobs.digests())
+        if effects:
+            self._again = None
+        self._perform(effects)
 
     def _take_chunk(self, message: bytes) -> None:
         keep = self._receiver.chunk(message, time.monotonic())
@@ -148,9 +181,9 @@ class UpdateService:
     def _finish(self, digest: str) -> None:
         try:
             self._blobs.finish(digest)
-        except KitError as error:
-            self._refuse(str(error))
-            self._perform([Fetch((digest,))])
+        except (KitError, OSError) as error:
+            self._refusals.add(str(error))
+            self._again = (time.monotonic() + AGAIN_S, Fetch((digest,)))
             return
         self._perform(self._updater.have(digest))
 
@@ -169,9 +202,9 @@ class UpdateService:
             self._receiver.drop(stale)
             self._outbox.chunks(stale, False)
         for digest in digests:
-            artifact = wanted[digest]
-            if not isinstance(artifact, Artifact):
-                raise TypeError(f"artifact {digest} is not described")
+            artifact = wanted.get(digest)
+            if artifact is None:
+                continue
             have = self._blobs.held_chunks(digest, artifact)
             jitter_s = random.uniform(0, WANT_JITTER_S)  # noqa: S311 - spreads load, guards nothing
             self._receiver.fetch(digest, artifact, have, time.monotonic(), jitter_s)
@@ -192,28 +225,32 @@ class UpdateService:
         try:
             deployment = deploy(part, labels, {Digest(d): self._blobs.read(d) for d in part.artifacts})
             self._vet(deployment)
-        except KitError as error:
-            self._refuse(str(error))
-            reason = str(error)
-            self._journal.write((), also=lambda db: write_refused(db, effect.generation, reason, self._now_us()))
-            self._perform(self._updater.failed(reason))
+            self._remember(part, effect.generation)
+        except RetryableError as error:
+            self._refusals.add(f"release {part.release} waits: {error}")
+            self._again = (time.monotonic() + error.retry_after_s, effect)
+            return
+        except Exception as error:  # whatever a release provokes here, what ran must run on and the hub must hear why
+            if not isinstance(error, KitError):
+                log.exception("activation_failed")
+            self._give_up(effect, str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}")
             return
         previous, self._running = self._running, Slot(part, effect.generation)
-        event = self._event("decision", "release", {"release": part.release, "previous": previous.release.release})
-        running = self._running
-        self._journal.write([event], also=lambda db: write_active(db, running, self._now_us()))
         self._switch(deployment)
-        self._blobs.keep_only(_needed(part) | _needed(previous.release))
+        self._blobs.keep_only(set(part.artifacts) | set(previous.release.artifacts))
         self._perform(self._updater.activated())
 
-    def _refuse(self, reason: str) -> None:
-        """Every refusal is a record, in the alarm lane, and so reaches the hub."""
-        log.warning("update_refused", extra={"reason": reason})
-        self._journal.later([self._event("alarm", "update_refused", {"reason": reason[:1000]})])
+    def _remember(self, part: Release, generation: int) -> None:
+        """Durably make this the release to run. Raises `JournalUnavailableError`."""
+        what: dict[str, Json] = {"release": part.release, "previous": self._running.release.release}
+        slot = Slot(part, generation)
+        event = self._event("decision", "release", what)
+        self._journal.write([event], also=lambda db: write_active(db, slot, self._now_us()))
+
+    def _give_up(self, effect: Activate, reason: str) -> None:
+        self._refusals.add(reason)
+        self._journal.later(also=lambda db: write_refused(db, effect.generation, reason, self._now_us()))
+        self._perform(self._updater.failed(reason))
 
     def _event(self, lane: Lane, label: str, what: dict[str, Json]) -> Draft:
         return Draft(lane, "event", JOURNAL_AGENT, self._now_us(), to_body(what), label=label)
-
-
-def _needed(release: Release) -> set[str]:
-    return set(release.artifacts)

@@ -5,6 +5,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from edge_sync.release import Release
+from edge_sync.updater import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,10 @@ def read_refused(connection: sqlite3.Connection) -> Refused | None:
     return None if row is None else Refused(row[0], json.loads(row[1])["reason"])
 
 
-def seen_generation(connection: sqlite3.Connection) -> int:
-    """The highest generation this site acted on, whether it runs it or refused it."""
-    row = connection.execute("SELECT max(generation) FROM slots").fetchone()
-    return int(row[0] or 0)
+def standing(connection: sqlite3.Connection, running: Slot) -> Standing:
+    """How the site stands when it runs this slot."""
+    floor = int(connection.execute("SELECT coalesce(max(generation), 0) FROM slots").fetchone()[0])
+    refused = read_refused(connection)
+    if refused is not None and refused.generation > running.generation:
+        return Standing(running.release.release, refused.generation, floor, refused.reason)
+    return Standing(running.release.release, running.generation, floor)

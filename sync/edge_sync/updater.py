@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from edge_models.errors import RejectedError
 from edge_sync.documents import Desired, Reported
-from edge_sync.release import Release
+from edge_sync.release import Artifact, Release
 
 State = Literal["active", "downloading", "staged", "failed"]
 
@@ -44,28 +44,45 @@ class Report:
 Effect = Fetch | Activate | Report
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a site stands: what runs, and what it has acted on before."""
+
+    release: int
+    """What runs."""
+    generation: int
+    """Of the newest desired document that is settled: it runs, or it was refused."""
+    floor: int
+    """The highest generation ever acted on: older ones are replays."""
+    refused: str | None = None
+    """Why the settled one does not run, None where it does."""
+
+
 class Updater:
     """One site's way from the release it runs to the one it should run."""
 
-    def __init__(self, site: str, labels: Mapping[str, str], release: int, generation: int) -> None:
-        """`release` runs now; `generation` is that of the last desired document this site acted on."""
+    def __init__(self, site: str, labels: Mapping[str, str], standing: Standing) -> None:
+        """`standing` is how the site stood when its last process ended."""
         self._site, self._labels = site, dict(labels)
-        self.release = release
-        self.generation = generation
-        self.state: State = "active"
+        self.release = standing.release
+        self.generation = standing.generation
+        self._floor = standing.floor
+        self.state: State = "active" if standing.refused is None else "failed"
         self._target: Release | None = None
-        self._reason: str | None = None
+        self._reason: str | None = standing.refused
         self._missing: set[str] = set()
 
     def desired(self, document: Desired, have: Collection[str]) -> list[Effect]:
         """A desired document whose signature holds; `have` are the digests on disk. Raises `RejectedError`.
 
-        An older generation is refused, the same one again is what a retained message looks like: nothing new.
+        One older than any that was acted on is refused; the one that is settled, or being worked on, comes again
+        whenever the hub says it anew: nothing new. One that was acted on and is not what runs (its bytes were
+        damaged since) is acted on again.
         """
         if document.site != self._site:
             raise RejectedError(f"desired: is for site {document.site[:63]!r}, this is {self._site!r}")
-        if document.generation < self.generation:
-            raise RejectedError(f"desired: generation {document.generation} is older than {self.generation}")
+        if document.generation < self._floor:
+            raise RejectedError(f"desired: generation {document.generation} is older than {self._floor}")
         if document.generation == self.generation:
             return []
         try:
@@ -74,7 +91,7 @@ class Updater:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise RejectedError(f"desired: release: {where}: {first['msg']}") from None
-        self.generation = document.generation
+        self.generation = self._floor = document.generation
         self._target, self._reason = target, None
         part = target.for_site(self._labels)
         undescribed = {d for a in part.agents for d in (a.bundle, a.policy)} - set(part.artifacts)
@@ -105,7 +122,7 @@ class Updater:
         self.state, self._reason = "failed", reason[:500]
         return [self.report()]
 
-    def wanted(self) -> Mapping[str, object]:
+    def wanted(self) -> Mapping[str, Artifact]:
         """Artifacts of the target that are still missing, by digest."""
         if self._target is None or self.state != "downloading":
             return {}

@@ -31,6 +31,12 @@ ACK_TIMEOUT_S = 10.0
 
 HELLO_AGAIN_S = (2.0, 5.0, 15.0, 30.0)
 
+STUCK_RESENDS = 3
+"""A stream sent again so often without any ack gives way to all others, and has one batch on its way at most."""
+
+STALLED_S = (10.0, 60.0, 300.0)
+"""How long a stream that can't be read is left alone, the first, second, … time in a row."""
+
 
 @dataclass(frozen=True, slots=True)
 class SayHello:
@@ -80,6 +86,11 @@ class _Flow:
     in_flight: list[int] = field(default_factory=list)
     """The last seq of each batch on its way."""
     rewound_at: int = -1
+    resends: int = 0
+    """How often it was sent again since something of it was last acknowledged."""
+    stalls: int = 0
+    not_before: float = 0.0
+    """It can't be read, and is not tried again before this."""
 
 
 class Uplink:
@@ -92,6 +103,7 @@ class Uplink:
         self._sync = ""
         self._hello_at = 0.0
         self._hello_tries = 0
+        self._hello_said = -HELLO_AGAIN_S[0]
         self._deficit: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self._turn = 0
         self._hurried = False
@@ -119,8 +131,8 @@ class Uplink:
         return self._flows[stream].acked if stream in self._flows else 0
 
     def backlog(self) -> int:
-        """Rows not yet acknowledged."""
-        return sum(flow.last - flow.acked for flow in self._flows.values())
+        """Rows not yet acknowledged that the hub can still take."""
+        return sum(flow.last - flow.acked for flow in list(self._flows.values()) if not flow.forked)
 
     def up(self, sync: str, cursors: Mapping[Stream, int], now: float) -> list[Effect]:
         """The link is up and subscribed. `sync` is new for each session; `cursors` are those on the site's disk."""
@@ -149,36 +161,45 @@ class Uplink:
                 continue
             seq = min(document.cursors[stream[0]].get(stream[1], 0), flow.last)
             flow.acked = flow.sent = seq
-            flow.in_flight, flow.resumed, flow.progress = [], True, now
+            flow.in_flight, flow.resumed, flow.progress, flow.resends = [], True, now, 0
             flow.since = now - LINGER_S[stream[1]]
             effects.append(MoveCursor(stream, seq))
         self.state = "open"
         return effects
 
     def ack(self, document: Ack, now: float) -> list[Effect]:
-        """A cumulative ack: moves a cursor forward only. One that does not move it asks for what it lacks."""
+        """A cumulative ack: moves a cursor forward only. One that does not move it asks for what it lacks.
+
+        One behind the cursor tells of a hub that was restored: the site asks anew where to resume.
+        """
         stream = (document.epoch, document.lane)
         flow = self._flows.get(stream)
         if self.state != "open" or flow is None or not flow.resumed:
+            return []
+        if flow.forked:
             return []
         if document.fork:
             flow.forked = True
             return [Forked(stream)]
         seq = min(document.seq, flow.last)
         if seq > flow.acked:
-            flow.acked, flow.progress, flow.rewound_at = seq, now, -1
+            flow.acked, flow.progress, flow.rewound_at, flow.resends = seq, now, -1, 0
             flow.sent = max(flow.sent, seq)
             flow.in_flight = [end for end in flow.in_flight if end > seq]
             return [MoveCursor(stream, seq)]
         if seq == flow.acked and flow.in_flight and flow.rewound_at != seq:
             flow.rewound_at = seq
             self._rewind(flow, now)
+        elif seq < flow.acked:
+            flow.resumed, flow.in_flight = False, []
+            self._hello_tries, self._hello_at = 0, max(now, self._hello_said + HELLO_AGAIN_S[0])
         return []
 
     def tick(self, now: float) -> list[Effect]:
         """Time passes: a lost hello is said again, a stream without progress is sent again."""
         for flow in self._flows.values():
             if flow.in_flight and now - flow.progress >= ACK_TIMEOUT_S:
+                flow.resends += 1
                 self._rewind(flow, now)
         greeted = all(flow.resumed for flow in self._flows.values())
         if self.state == "down" or (self.state == "open" and greeted):
@@ -207,12 +228,23 @@ class Uplink:
     def sent(self, stream: Stream, last: int, size_bytes: int, now: float) -> None:
         """A batch that ends at `last` was handed to the link."""
         flow = self._flows[stream]
+        flow.stalls = 0
         if not flow.in_flight:
             flow.progress = now
         flow.in_flight.append(last)
         flow.sent, flow.since = last, now
         self._deficit[stream[1]] -= size_bytes
         self._budget -= size_bytes
+
+    def stalled(self, stream: Stream, now: float) -> None:
+        """The stream can't be read where it stands: leave it alone for a while, and go on with the others."""
+        flow = self._flows[stream]
+        flow.not_before = now + STALLED_S[min(flow.stalls, len(STALLED_S) - 1)]
+        flow.stalls += 1
+
+    def epochs(self) -> set[str]:
+        """Every epoch known here."""
+        return {epoch for epoch, _ in self._flows}
 
     def forget(self, epochs: Iterable[str]) -> None:
         """These epochs are over and wholly acknowledged: the site dropped them."""
@@ -223,12 +255,14 @@ class Uplink:
         best: Stream | None = None
         for stream, flow in self._flows.items():
             waiting = flow.last - flow.sent
-            if stream[1] != lane or waiting <= 0 or not flow.resumed or flow.forked:
+            if stream[1] != lane or waiting <= 0 or not flow.resumed or flow.forked or now < flow.not_before:
+                continue
+            if flow.resends >= STUCK_RESENDS and flow.in_flight:
                 continue
             lingers = waiting < FULL_BATCH_ROWS and now - flow.since < LINGER_S[lane]
             if lingers and not self._hurried:
                 continue
-            if best is None or flow.order < self._flows[best].order:
+            if best is None or _rank(flow) < _rank(self._flows[best]):
                 best = stream
         return best
 
@@ -248,6 +282,7 @@ class Uplink:
     def _hello(self, now: float) -> list[Effect]:
         self._hello_at = now + HELLO_AGAIN_S[min(self._hello_tries, len(HELLO_AGAIN_S) - 1)]
         self._hello_tries += 1
+        self._hello_said = now
         epochs: dict[str, tuple[int, dict[Lane, int]]] = {}
         for (epoch, lane), flow in self._flows.items():
             epochs.setdefault(epoch, (flow.order, {}))[1][lane] = flow.last
@@ -257,3 +292,8 @@ class Uplink:
         return [
             SayHello(tuple(Hello(sync=self._sync, page=i, pages=len(pages), epochs=p) for i, p in enumerate(pages, 1)))
         ]
+
+
+def _rank(flow: _Flow) -> tuple[bool, int]:
+    """Streams that get nowhere last, then older epochs first."""
+    return (flow.resends >= STUCK_RESENDS, flow.order)

@@ -6,7 +6,7 @@ from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
 from edge_sync.documents import Desired
 from edge_sync.release import AgentSpec, Artifact, Release, SourceSpec, describe
-from edge_sync.updater import Activate, Fetch, Report, Updater
+from edge_sync.updater import Activate, Fetch, Report, Standing, Updater
 
 BUNDLE, POLICY, OTHER = b"bundle", b"policy", b"other"
 
@@ -31,7 +31,7 @@ def desired(generation: int, site: str = "plant-01", number: int = 2) -> Desired
 
 
 def updater() -> Updater:
-    return Updater("plant-01", {"kind": "factory"}, release=1, generation=3)
+    return Updater("plant-01", {"kind": "factory"}, Standing(release=1, generation=3, floor=3))
 
 
 def test_only_what_this_site_runs_is_fetched_then_it_is_activated() -> None:
@@ -59,6 +59,21 @@ def test_the_same_generation_again_is_nothing_new() -> None:
 def test_an_older_generation_is_refused() -> None:
     with pytest.raises(RejectedError, match="generation 2 is older than 3"):
         updater().desired(desired(2), have=[])
+
+
+def test_what_was_acted_on_and_does_not_run_any_more_is_acted_on_again() -> None:
+    """Generation 5 ran, its bundle was damaged on disk, and the site fell back to what generation 3 asked for."""
+    u = Updater("plant-01", {"kind": "factory"}, Standing(release=1, generation=3, floor=5))
+    with pytest.raises(RejectedError, match="generation 4 is older than 5"):
+        u.desired(desired(4), have=[])
+    assert isinstance(u.desired(desired(5), have=[])[0], Fetch)
+
+
+def test_a_refused_release_is_still_refused_after_a_restart() -> None:
+    u = Updater("plant-01", {"kind": "factory"}, Standing(release=1, generation=5, floor=5, refused="golden check"))
+    assert u.desired(desired(5), have=[]) == []
+    reported = u.report().reported
+    assert (reported.state, reported.reason, reported.release) == ("failed", "golden check", 1)
 
 
 def test_another_sites_document_is_refused() -> None:

@@ -148,6 +148,64 @@ def test_the_byte_rate_is_held() -> None:
     assert 0.9 < sent / (100 * 20_000) < 1.1
 
 
+def test_an_ack_behind_the_cursor_asks_anew_where_to_resume() -> None:
+    """The hub was restored from a backup while the link stayed up."""
+    uplink = Uplink()
+    uplink.grew(EPOCH, 1, "decision", 50, 0.0)
+    opened(uplink, highs={"decision": 40})
+    assert uplink.ack(Ack(epoch=EPOCH, lane="decision", seq=7), 10.0) == []
+    assert uplink.pull(10.0) is None
+    [hello] = uplink.tick(10.0)
+    assert isinstance(hello, SayHello)
+    assert uplink.ack(Ack(epoch=EPOCH, lane="decision", seq=7), 10.1) == []
+    assert uplink.tick(10.1) == []
+    uplink.resume(Resume(sync="s1", cursors={EPOCH: {"decision": 7}}), 10.2)
+    assert uplink.pull(10.2) == Pull(DECISION, 7)
+
+
+def test_a_stream_that_cannot_be_read_does_not_hold_up_the_others() -> None:
+    uplink = opened(Uplink())
+    uplink.grew(EPOCH, 1, "telemetry", 5000, 0.0)
+    uplink.grew(EPOCH, 1, "alarm", 1, 0.0)
+    sent = []
+    for second in range(20):
+        while (pull := uplink.pull(float(second))) is not None:
+            if pull.stream[1] == "telemetry":
+                uplink.stalled(pull.stream, float(second))
+            else:
+                sent.append(pull)
+                uplink.sent(pull.stream, 1, 100, float(second))
+    assert sent == [Pull((EPOCH, "alarm"), 0)]
+    assert uplink.pull(69.0) is None
+    assert uplink.pull(70.0) == Pull((EPOCH, "telemetry"), 0)
+
+
+def test_a_stream_that_is_never_acknowledged_gives_way_to_newer_epochs() -> None:
+    uplink = opened(Uplink())
+    newer = "ffffffffffffffff"
+    uplink.grew(EPOCH, 1, "telemetry", 10_000, 0.0)
+    uplink.grew(newer, 2, "telemetry", 10_000, 0.0)
+    delivered, now = 0, 0.0
+    while now < 120.0:
+        now += 0.5
+        uplink.tick(now)
+        while (pull := uplink.pull(now)) is not None:
+            end = pull.after + FULL_BATCH_ROWS
+            uplink.sent(pull.stream, end, 1000, now)
+            if pull.stream[0] == newer:
+                uplink.ack(Ack(epoch=newer, lane="telemetry", seq=end), now)
+                delivered = end
+    assert delivered == 10_000
+
+
+def test_a_fork_is_told_once_and_counts_no_more() -> None:
+    uplink = opened(Uplink())
+    uplink.grew(EPOCH, 1, "decision", 5, 0.0)
+    fork = Ack(epoch=EPOCH, lane="decision", seq=0, fork=True)
+    assert [len(uplink.ack(fork, 0.0)) for _ in range(3)] == [1, 0, 0]
+    assert uplink.backlog() == 0
+
+
 def test_a_fork_stops_the_stream_and_is_told() -> None:
     uplink = opened(Uplink())
     uplink.grew(EPOCH, 1, "decision", 5, 0.0)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -204,6 +205,69 @@ def test_a_model_that_fails_its_golden_check_is_refused_and_the_old_release_runs
     assert len(refusals) == 1
     decided = [json.loads(row[10])["release"] for row in site.rows() if row[4] == "decision"]
     assert set(decided) == {1, 3}
+
+
+def test_a_bundle_damaged_on_disk_is_fetched_again(
+    hub: Hub, provision: Callable[[str], Site], until: Callable[..., Any], files: Path
+) -> None:
+    site = provision("plant-01").start()
+    until(lambda: site.decisions() > 5, "decisions")
+    push(hub, files, 2, shipped_path("trace", "2"))
+    until(lambda: hub.api("GET", "/api/v1/sites/plant-01")["release"] == 2, "release 2")
+    site.end()
+    blob = max((site.kit / "data" / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+    site.start()
+    passed_over = "release_passed_over"
+    until(lambda: passed_over in [row[7] for row in site.rows()], "the damage to be noticed")
+    before = site.decisions()
+    until(lambda: site.decisions() > before + 5, "decisions meanwhile")
+    until(lambda: json.loads([r for r in site.rows() if r[4] == "decision"][-1][10])["release"] == 2, "release 2 again")
+    assert bytes(data) not in [path.read_bytes() for path in (site.kit / "data" / "blobs").iterdir()]
+
+
+def test_a_site_stays_with_what_the_hub_asked_for_even_when_its_number_is_lower(
+    hub: Hub, provision: Callable[[str], Site], until: Callable[..., Any], files: Path
+) -> None:
+    site = provision("plant-01").start()
+    push(hub, files, 7, shipped_path("trace", "2"))
+    until(lambda: hub.api("GET", "/api/v1/sites/plant-01")["release"] == 7, "release 7")
+    push(hub, files, 3, shipped_path("trace", "1"))
+    until(lambda: hub.api("GET", "/api/v1/sites/plant-01")["release"] == 3, "release 3")
+    site_file = yaml.safe_load((site.kit / "site.yaml").read_text())
+    (site.kit / "site.yaml").write_text(yaml.safe_dump(site_file | {"release": 5}))
+    site.end()
+    site.start()
+    until(lambda: [row[7] for row in site.rows()].count("started") == 2, "the second start")
+    before = site.decisions()
+    until(lambda: site.decisions() > before + 5, "decisions")
+    assert json.loads([row for row in site.rows() if row[4] == "decision"][-1][10])["release"] == 3
+
+
+def test_a_hub_restored_from_an_older_copy_catches_up_while_the_links_stay_up(
+    hub: Hub, provision: Callable[[str], Site], until: Callable[..., Any], tmp_path: Path
+) -> None:
+    site = provision("plant-01").start()
+    until(lambda: len(at_hub(hub, "plant-01")) > 50, "records at the hub")
+    hub.kill()
+    copies = tmp_path / "copy"
+    copies.mkdir()
+    for file in hub.folder.glob("hub.db*"):
+        shutil.copy(file, copies / file.name)
+    hub.start()
+    held = len(at_hub(hub, "plant-01"))
+    until(lambda: len(at_hub(hub, "plant-01")) > held + 100, "many more records at the hub")
+    hub.kill()
+    for file in hub.folder.glob("hub.db*"):
+        file.unlink()
+    for file in copies.iterdir():
+        shutil.copy(file, hub.folder / file.name)
+    hub.start()
+    until(lambda: len(at_hub(hub, "plant-01")) > held + 300, "the hub to catch up", 60)
+    site.end()
+    until(lambda: at_hub(hub, "plant-01") == site.rows(), "the same rows at site and hub")
 
 
 def test_what_is_forged_or_replayed_on_the_broker_is_refused_and_recorded(

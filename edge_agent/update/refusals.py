@@ -1,0 +1,51 @@
+"""What was refused, as alarm records; a flood of the same refusal from outside must not fill the journal."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
+from edge_agent.memory.journal import Journal
+from edge_agent.records import Json
+
+log = logging.getLogger(__name__)
+
+SAY_AGAIN_S = 60.0
+"""The same refusal is one record in so long, with how often it came."""
+
+MAX_REASONS = 100
+"""Different refusals counted at a time; and the most records in `SAY_AGAIN_S`."""
+
+
+@dataclass(slots=True)
+class _Said:
+    until: float
+    more: int = 0
+
+
+class Refusals:
+    """Records refusals, each reason once in a while. Used by one thread."""
+
+    def __init__(self, journal: Journal, now_us: Callable[[], int], monotonic_s: Callable[[], float]) -> None:
+        self._journal, self._now_us, self._monotonic_s = journal, now_us, monotonic_s
+        self._said: dict[str, _Said] = {}
+
+    def add(self, reason: str) -> None:
+        """Something was refused for this reason."""
+        reason = reason[:1000]
+        log.warning("update_refused", extra={"reason": reason})
+        now = self._monotonic_s()
+        said = self._said.get(reason)
+        if said is not None and now < said.until:
+            said.more += 1
+            return
+        if said is None and len(self._said) >= MAX_REASONS:
+            self._said = {known: each for known, each in self._said.items() if now < each.until}
+            if len(self._said) >= MAX_REASONS:
+                return
+        what: dict[str, Json] = {"reason": reason}
+        if said is not None and said.more:
+            what["times_before"] = said.more
+        self._said[reason] = _Said(now + SAY_AGAIN_S)
+        draft = Draft("alarm", "event", JOURNAL_AGENT, self._now_us(), to_body(what), label="update_refused")
+        self._journal.later([draft])
