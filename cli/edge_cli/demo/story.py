@@ -25,6 +25,7 @@ from edge_cli.demo.cast import (
 from edge_cli.demo.children import Children
 from edge_cli.demo.feeder import FeederConfig
 from edge_cli.demo.fleet import FleetView, SiteView
+from edge_cli.demo.interrupt import Interrupt
 from edge_cli.demo.prober import Prober
 from edge_cli.demo.relay import Relay
 from edge_cli.demo.screen import Line, Screen
@@ -48,6 +49,7 @@ class Story:
     def __init__(self, folder: Path, screen: Screen, broker: Literal["mosquitto", "amqtt"] | None) -> None:
         """`broker`: the kind to start; None: mosquitto where it is installed, else amqtt."""
         self.folder, self._screen, self._kind = folder, screen, broker
+        self._interrupt = Interrupt()
         self._stack = ExitStack()
         self._started = time.monotonic()
         self._relays: dict[str, Relay] = {}
@@ -56,6 +58,7 @@ class Story:
         self._prober: Prober | None = None
 
     def __enter__(self) -> "Story":
+        self._stack.enter_context(self._interrupt)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -137,6 +140,7 @@ class Story:
     def hold(self) -> None:
         """Go on until the user interrupts."""
         while True:
+            self._interrupt.check()
             self._look()
             time.sleep(LOOK_S)
 
@@ -264,6 +268,7 @@ class Story:
         """Look at the fleet until `is_so`. Raises `RetryableError` when it takes too long, or a process ended."""
         deadline = time.monotonic() + patience_s
         while True:
+            self._interrupt.check()
             self._children.check()
             if is_so(self._look()):
                 return
