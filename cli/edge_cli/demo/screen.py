@@ -66,6 +66,10 @@ class Screen:
         self._lines = list(lines)
         self._draw()
 
+    def turn_page(self) -> None:
+        """What was told stays where it is; from here on only the fleet is shown."""
+        self._story, self._tables = [], []
+
     def snapshot(self) -> None:
         """Where there is no terminal to draw on: the table once, as it is."""
         self._tables.append((len(self._story), self._lines))

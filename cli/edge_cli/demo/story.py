@@ -40,6 +40,8 @@ LOOK_S = 0.4
 PATIENCE_S = 60.0
 """How long any one thing may take before the demo gives up and says which."""
 
+FEEDER_MODULE = "edge_cli.demo.feeder"
+
 SITES = tuple(player.site for player in PLAYERS)
 
 
@@ -138,7 +140,9 @@ class Story:
         return pick_decision(self._memory(CUT), self._cut_us)
 
     def hold(self) -> None:
-        """Go on until the user interrupts."""
+        """Let the machines talk again, and go on until the user interrupts."""
+        self._children.start("feeder", FEEDER_MODULE, str(self.folder / "feeder.json"))
+        self._screen.turn_page()
         while True:
             self._interrupt.check()
             self._look()
@@ -240,7 +244,7 @@ class Story:
         )
         file = self.folder / "feeder.json"
         file.write_text(config.model_dump_json())
-        self._children.start("feeder", "edge_cli.demo.feeder", str(file))
+        self._children.start("feeder", FEEDER_MODULE, str(file))
 
     def _probe(self) -> None:
         port = self._fleet.api_port(PROBED)
