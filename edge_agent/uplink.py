@@ -47,7 +47,8 @@ class UplinkService:
         hub = site.config.hub
         self._id = site.config.site
         self._journal, self._versions, self._now_us = journal, versions, now_us
-        self._session = now_us()
+        self._first_order = journal.order
+        self._connections = 0
         self._uplink = Uplink(float(hub.byte_rate) if hub is not None and hub.byte_rate else None)
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._grown: dict[Stream, Growth] = {}
@@ -64,7 +65,7 @@ class UplinkService:
             site.broker(),
             self._heard,
             [(down(self._id, what), 1) for what in ("resume", "ack", "desired")],
-            Will(up(self._id, "presence"), self._presence(False)),
+            self._will,
         )
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
@@ -232,8 +233,15 @@ class UplinkService:
                 return
             self._uplink.sent(pull.stream, outgoing.last, len(outgoing.message), time.monotonic())
 
+    def _will(self) -> Will:
+        """On the link's thread, before each connection: the will is of that connection's session."""
+        self._connections += 1
+        return Will(up(self._id, "presence"), self._presence(False))
+
     def _presence(self, online: bool) -> bytes:
-        return dump(Presence(online=online, epoch=self._journal.epoch, session=self._session))
+        """Sessions grow with every start of the process and every connection of it, whatever the clock says."""
+        session = (self._first_order << 20) + self._connections
+        return dump(Presence(online=online, epoch=self._journal.epoch, session=session))
 
     def _heartbeat(self, connection: sqlite3.Connection, held: list[StreamState]) -> Heartbeat:
         """Every epoch held, with what was evicted of it, so that the hub can name what it never receives."""

@@ -78,7 +78,7 @@ class Hub:
         return self._link.publish_and_wait(down(site, "desired"), envelope, retain=True)
 
     def _on_event(self, event: Event) -> None:
-        """On the link's thread: pass it on at once."""
+        """On the link's thread: pass it on at once. Nothing here asks the database."""
         match event:
             case Up():
                 self.online, self._said = True, None

@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -61,6 +62,21 @@ class Inbox:
             taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
             self._bytes -= sum(_size(item) for item in taken)
         return taken
+
+    def put_back(self, items: Sequence[Item]) -> None:
+        """What was taken and could not be handled is taken again, first and in the same order."""
+        with self._changed:
+            self._items.extendleft(reversed(items))
+            self._bytes += sum(_size(item) for item in items)
+
+    def put_last(self, item: Heard) -> None:
+        """The others go first. A document is dropped where a newer one of its kind waits: only the newest counts."""
+        with self._changed:
+            if not any(
+                isinstance(each, Heard) and (each.site, each.what) == (item.site, item.what) for each in self._items
+            ):
+                self._items.append(item)
+                self._bytes += _size(item)
 
     def close(self) -> None:
         """End the taker's waiting. What still waits was not acknowledged, so it will come again."""

@@ -1,9 +1,11 @@
 """The ingest thread: takes all that waits, stores it in one transaction, commits, and only then answers.
 
 Guarantees: sync/SPEC.md, section Journal sync. What one site sends can't hold up another: a message that makes
-a transaction fail is found and put aside, and the others are stored without it.
+a transaction fail is found and put aside, and the others are stored without it. While the database refuses, what
+came waits and is tried again.
 """
 
+import hashlib
 import logging
 import threading
 import time
@@ -15,12 +17,12 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalEr
 
 from edge_hub import quarantine, registry
 from edge_hub.inbox import Heard, Inbox, Item, LinkChanged
-from edge_hub.journal import Arrived, Stored, store_batches
+from edge_hub.journal import Arrived, Poison, Stored, store_batches
 from edge_hub.metrics import Metrics
 from edge_hub.store import Store
 from edge_models.errors import RejectedError
-from edge_sync.batch import decode
-from edge_sync.documents import Heartbeat, Hello, Presence, Reported, dump, load
+from edge_sync.batch import decode, read_header
+from edge_sync.documents import Ack, Heartbeat, Hello, Presence, Reported, dump, load
 from edge_sync.topics import down
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,10 @@ MOST = 64
 """Messages in one transaction."""
 
 _PAUSE_S = 1.0
-"""After a transaction that the database refused, as on a full disk."""
+"""After a message alone was refused by the database, as on a full disk."""
+
+_TRIES = 5
+"""How often in a row one message alone may be refused before it gives way to the others."""
 
 UNKNOWN_SITE = "site is not registered"
 
@@ -59,6 +64,7 @@ class Ingest:
     ) -> None:
         self._store, self._inbox, self._metrics = store, inbox, metrics
         self._outgoing, self._now_us = outgoing, now_us
+        self._behind: dict[str, registry.Behind] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
@@ -88,13 +94,31 @@ class Ingest:
             self._isolate(items, error)
 
     def _run(self) -> None:
-        while items := self._inbox.take(MOST):
+        most, tries = MOST, 0
+        while items := self._inbox.take(most):
             try:
                 self.handle(items)
+                most, tries = MOST, 0
             except Exception as error:
                 self._metrics.add("edge_hub_ingest_failures_total")
                 log.exception("ingest_failed", extra={"reason": str(error), "messages": len(items)})
+                if len(items) > 1:  # fewer at once: where the database refuses one message only, it is found so
+                    self._inbox.put_back(items)
+                    most, tries = len(items) // 2, 0
+                    continue
+                most, tries = 1, tries + 1
+                if tries < _TRIES or isinstance(items[0], LinkChanged):
+                    self._inbox.put_back(items)
+                else:
+                    self._give_way(items[0])
+                    most, tries = MOST, 0
                 self._stopping.wait(_PAUSE_S)
+
+    def _give_way(self, item: Heard) -> None:
+        """The database refuses this one again and again. A batch comes again by itself; a document goes to the end."""
+        log.error("message_gave_way", extra={"site": item.site, "document": item.what})
+        if item.what != "journal":
+            self._inbox.put_last(item)
 
     def _transact(self, items: Sequence[Item]) -> None:
         began = time.perf_counter()
@@ -102,19 +126,19 @@ class Ingest:
         turn = _Turn(self._now_us())
         with self._store.writing() as db:
             turn.known = registry.known(db, {item.site for item in items if isinstance(item, Heard)})
-            arrived = [each for each in decoded.values() if isinstance(each, Arrived) and each.site in turn.known]
-            stored = store_batches(db, arrived, turn.now_us)
+            journal = [each for each in decoded.values() if not isinstance(each, _Broken) and each.site in turn.known]
+            stored = store_batches(db, journal, turn.now_us)
             for item in items:
                 self._take(db, turn, item, decoded.get(id(item)))
             registry.seen(db, turn.seen, turn.now_us)
-        self._count(stored, turn, len(arrived), time.perf_counter() - began)
+        self._count(stored, turn, len(journal) - stored.poison, time.perf_counter() - began)
         for (site, _, _), ack in stored.acks.items():
             self._outgoing.publish(down(site, "ack"), dump(ack))
         for say in turn.says:
             say()
 
-    def _take(self, db: Connection, turn: "_Turn", item: Item, batch: "Arrived | _Broken | None") -> None:
-        """Everything but storing a good batch, which is done already."""
+    def _take(self, db: Connection, turn: "_Turn", item: Item, batch: "Arrived | Poison | _Broken | None") -> None:
+        """Everything but batches whose header can be read, which are done already."""
         if isinstance(item, LinkChanged):
             registry.all_offline(db)
             if item.up:
@@ -145,12 +169,25 @@ class Ingest:
                     if registry.presence(db, site, present) and not present.online:
                         turn.says.append(lambda: self._outgoing.gone(site))
                 case "heartbeat":
-                    registry.heartbeat(db, site, load(Heartbeat, payload))
+                    beat = load(Heartbeat, payload)
+                    registry.heartbeat(db, site, beat)
+                    behind = registry.behind(db, site, beat)
+                    turn.says.append(lambda: self._remind(site, behind))
                 case "reported":
                     registry.reported(db, site, load(Reported, payload))
         except RejectedError as error:
             self._metrics.add("edge_hub_refused_documents_total")
             log.warning("document_refused", extra={"site": site, "document": item.what, "reason": str(error)})
+
+    def _remind(self, site: str, behind: registry.Behind) -> None:
+        """Say where the hub is in each stream that goes on at the site, while nothing of it came since its last
+        heartbeat: the site may believe that all of it is here, as when this hub was restored from a backup."""
+        before = self._behind.pop(site, {})
+        if behind:
+            self._behind[site] = behind
+        for (epoch, lane), high in behind.items():
+            if before.get((epoch, lane)) == high:
+                self._outgoing.publish(down(site, "ack"), dump(Ack(epoch=epoch, lane=lane, seq=high)))
 
     def _isolate(self, items: Sequence[Item], error: Exception) -> None:
         """Some message made the transaction fail: halve until it stands alone, and put it aside."""
@@ -170,7 +207,7 @@ class Ingest:
             ("batches", batches),
             ("records", stored.rows),
             ("forks", stored.forks),
-            ("quarantined", stored.forks + turn.aside),
+            ("quarantined", stored.forks + stored.poison + turn.aside),
             ("ingest_transactions", 1),
             ("ingest_seconds", seconds),
         ):
@@ -179,7 +216,7 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True)
 class _Broken:
-    """A batch that can't be read, and why."""
+    """A batch of which not even the header can be read, and why."""
 
     reason: str
 
@@ -195,15 +232,21 @@ class _Turn:
     says: list[Callable[[], None]] = field(default_factory=list)
 
 
-def _decode(item: Heard) -> Arrived | _Broken:
+def _decode(item: Heard) -> Arrived | Poison | _Broken:
     try:
         return Arrived(item.site, decode(item.payload), item.payload)
     except RejectedError as error:
-        return _Broken(str(error))
+        reason = str(error)[:500]
+    try:
+        header, packed = read_header(item.payload)
+    except RejectedError:
+        return _Broken(reason)
+    hurt = hashlib.sha256(packed).digest() != header.sha256
+    return Poison(item.site, header, item.payload, reason, hurt)
 
 
 def _put_aside(db: Connection, now_us: int, item: Heard, reason: str) -> None:
-    if quarantine.put(db, now_us, item.site, item.payload, reason[:500]):
+    if quarantine.put(db, now_us, item.site, item.payload, reason[:500]) == 1:
         log.error("quarantined", extra={"site": item.site, "document": item.what, "reason": reason[:500]})
 
 

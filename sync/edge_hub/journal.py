@@ -1,5 +1,6 @@
 """Batches of records into the tables, inside one transaction: judged by `edge_sync.ingest`, stored as it says."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,10 +10,12 @@ from sqlalchemy import Connection, select, tuple_, update
 from edge_hub import quarantine
 from edge_hub.dialect import insert_sql
 from edge_hub.schema import gaps, records, streams
-from edge_sync.batch import Batch
+from edge_sync.batch import Batch, Header
 from edge_sync.documents import Ack
 from edge_sync.ingest import AckOnly, Fork, Prefix, Store, judge
 from edge_sync.rows import Gap, chain_start
+
+log = logging.getLogger(__name__)
 
 Key = tuple[str, str, str]
 """Site, epoch, lane."""
@@ -35,6 +38,29 @@ class Arrived:
         return (self.site, self.batch.header.epoch, self.batch.header.lane)
 
 
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A batch that can't be decoded though its header can be read, why, and whether it may have been hurt on its way.
+
+    Where it was not, its site sends the same again for ever, and nothing after it: it has to be skipped.
+    """
+
+    site: str
+    header: Header
+    message: bytes
+    reason: str
+    hurt: bool
+
+    @property
+    def key(self) -> Key:
+        """The stream it belongs to."""
+        return (self.site, self.header.epoch, self.header.lane)
+
+
+QUARANTINED = "quarantined"
+"""Reason of the gap that stands for a skipped batch."""
+
+
 @dataclass(slots=True)
 class Stored:
     """What came of a transaction's batches. `acks` may be sent once it is committed, not before."""
@@ -42,15 +68,19 @@ class Stored:
     acks: dict[Key, Ack] = field(default_factory=dict)
     rows: int = 0
     forks: int = 0
+    poison: int = 0
 
 
-def store_batches(db: Connection, arrived: Sequence[Arrived], now_us: int) -> Stored:
+def store_batches(db: Connection, arrived: Sequence[Arrived | Poison], now_us: int) -> Stored:
     """Store these batches, of any sites, in the order they came; each stream is acknowledged once."""
     keys = sorted({each.key for each in arrived})
     held = read_prefixes(db, keys)
     work = _Work(db, now_us, dict(held), Stored())
     for each in arrived:
-        work.take(each)
+        if isinstance(each, Poison):
+            work.skip(each)
+        else:
+            work.take(each)
     work.flush()
     moved = [(*k, p.high, p.hash, now_us) for k, p in work.prefixes.items() if held.get(k) != p]
     if moved:
@@ -77,7 +107,7 @@ class _Work:
 
     def take(self, arrived: Arrived) -> None:
         key = arrived.key
-        prefix = self.prefixes.get(key) or Prefix(0, chain_start(*key[1:]))
+        prefix = self._prefix(key)
         verdict = judge(prefix, arrived.batch, self._hash_at(key))
         seq, fork = prefix.high, False
         match verdict:
@@ -90,6 +120,28 @@ class _Work:
                 quarantine.put(self.db, self.now_us, arrived.site, arrived.message, f"fork: {reason}")
             case AckOnly(high):
                 seq = high
+        self._ack(key, seq, fork)
+
+    def skip(self, poison: Poison) -> None:
+        """Keep it whole, and where it stands in the way, go on behind it. What may come unhurt is waited for once."""
+        key, header = poison.key, poison.header
+        self.stored.poison += 1
+        times = quarantine.put(self.db, self.now_us, poison.site, poison.message, poison.reason)
+        if times == 1:
+            log.error("quarantined", extra={"site": poison.site, "document": "journal", "reason": poison.reason})
+        high = self._prefix(key).high
+        if header.first > high + 1 or (poison.hurt and times == 1):
+            return
+        if header.last > high:
+            _put_gap(self.db, key, Gap(high + 1, header.last, QUARANTINED, header.after))
+            high = header.last
+            self.prefixes[key] = Prefix(high, header.after)
+        self._ack(key, high)
+
+    def _prefix(self, key: Key) -> Prefix:
+        return self.prefixes.get(key) or Prefix(0, chain_start(*key[1:]))
+
+    def _ack(self, key: Key, seq: int, fork: bool = False) -> None:
         forked = fork or (key in self.stored.acks and self.stored.acks[key].fork)
         self.stored.acks[key] = Ack.model_construct(epoch=key[1], lane=key[2], seq=seq, fork=forked)
 

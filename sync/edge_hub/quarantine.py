@@ -11,20 +11,23 @@ MAX_PER_SITE = 50
 """A site that is broken for weeks must not fill the hub's disk: the broker takes no message above 1 MiB."""
 
 
-def put(db: Connection, now_us: int, site: str, payload: bytes, reason: str) -> bool:
-    """Keep a message. False: this very message is here already (sites send again what is not acknowledged),
-    or there are too many of this site."""
+def put(db: Connection, now_us: int, site: str, payload: bytes, reason: str) -> int:
+    """Keep a message; returns how often this very one came (sites send again what is not acknowledged).
+
+    0: it is not kept, there are too many of this site.
+    """
     digest = hashlib.sha256(payload).hexdigest()
     mine = (quarantine.c.site == site) & (quarantine.c.digest == digest)
-    again = update(quarantine).where(mine).values(times=quarantine.c.times + 1, last_us=now_us)
-    if db.execute(again).rowcount:
-        return False
+    held: int | None = db.scalar(select(quarantine.c.times).where(mine))
+    if held is not None:
+        db.execute(update(quarantine).where(mine).values(times=held + 1, last_us=now_us))
+        return held + 1
     if count(db, site) >= MAX_PER_SITE:
-        return False
+        return 0
     row = {"site": site, "digest": digest, "at_us": now_us, "last_us": now_us, "times": 1}
     db.execute(quarantine.insert().values(**row, reason=reason, payload=payload))
     audit.note(db, now_us, site, "quarantined", {"digest": digest, "reason": reason, "size": len(payload)})
-    return True
+    return 1
 
 
 def count(db: Connection, site: str) -> int:

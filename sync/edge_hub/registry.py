@@ -1,11 +1,15 @@
 """What sites say of themselves, into the `sites` table, inside the caller's transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, false, select, update
 
 from edge_hub.schema import sites, streams
-from edge_sync.documents import Heartbeat, Hello, Presence, Reported, Resume
+from edge_sync.documents import EPOCHS_PER_PAGE, Heartbeat, Hello, Presence, Reported, Resume
+from edge_sync.rows import Lane
+
+Behind = Mapping[tuple[str, Lane], int]
+"""Epoch and lane of each stream that goes on at its site → up to where the hub holds it."""
 
 
 def known(db: Connection, names: Iterable[str]) -> set[str]:
@@ -27,6 +31,15 @@ def presence(db: Connection, site: str, document: Presence) -> bool:
 def heartbeat(db: Connection, site: str, document: Heartbeat) -> None:
     """What the site holds, delivered or not."""
     db.execute(update(sites).where(sites.c.site == site).values(heartbeat=document.model_dump(mode="json")))
+
+
+def behind(db: Connection, site: str, document: Heartbeat) -> Behind:
+    """The streams of which the site says that it has more than is here; of its newest epochs, where there are many."""
+    named = sorted(document.epochs, key=lambda state: state.order)[-EPOCHS_PER_PAGE:]
+    mine = (streams.c.site == site) & streams.c.epoch.in_([state.epoch for state in named])
+    held = {(row.epoch, row.lane): row.high for row in db.execute(select(streams).where(mine))}
+    lasts = {(state.epoch, lane): last for state in named for lane, last in state.last.items()}
+    return {stream: held.get(stream, 0) for stream, last in lasts.items() if last > held.get(stream, 0)}
 
 
 def reported(db: Connection, site: str, document: Reported) -> None:

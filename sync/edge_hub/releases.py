@@ -121,12 +121,10 @@ class Releases:
         return pushed
 
 
-def envelopes(db: Connection, site: str | None) -> list[tuple[str, bytes]]:
-    """The signed desired documents of this site, or of all, as published."""
-    query = select(desired.c.site, desired.c.envelope).order_by(desired.c.site)
-    if site is not None:
-        query = query.where(desired.c.site == site)
-    return [(row.site, row.envelope) for row in db.execute(query)]
+def envelope(db: Connection, site: str) -> bytes | None:
+    """The site's signed desired document, as published; None where there is none."""
+    found: bytes | None = db.scalar(select(desired.c.envelope).where(desired.c.site == site))
+    return found
 
 
 def _generations(db: Connection) -> dict[str, int]:

@@ -1,9 +1,9 @@
-"""The chunk thread: runs the pure `ChunkSender` over the blobs and the link."""
+"""The chunk thread: runs the pure `ChunkSender` over the blobs, the link, and the table of artifacts."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy import select
 
@@ -21,6 +21,15 @@ log = logging.getLogger(__name__)
 BYTE_RATE = 16 * 1024 * 1024
 """Bytes of chunks a second: what a slow machine's broker passes on without its queues growing."""
 
+MOST_ASKED = 1000
+"""Wishes that may wait to be looked up; sites ask again for what is dropped beyond it."""
+
+MOST_UNKNOWN = 1000
+"""Digests remembered as unknown: the latest."""
+
+_LOOK_AGAIN_S = 10.0
+"""An artifact that was unknown may have been uploaded since."""
+
 
 class Sender:
     """`want` and `gone` may be called from any thread. `publish` takes topic and payload, QoS 0."""
@@ -28,7 +37,9 @@ class Sender:
     def __init__(self, store: Store, blobs: Blobs, metrics: Metrics, publish: Callable[[str, bytes], bool]) -> None:
         self._store, self._blobs, self._metrics, self._publish = store, blobs, metrics, publish
         self._chunks = ChunkSender(byte_rate=BYTE_RATE)
+        self._asked: dict[tuple[str, str], Want] = {}  # by site and digest: a newer wish replaces an older one
         self._sizes: dict[str, int] = {}
+        self._unknown: dict[str, float] = {}  # when it may be looked up again
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
@@ -46,32 +57,35 @@ class Sender:
             self._thread.join()
 
     def want(self, site: str, want: Want) -> None:
-        """A site lacks chunks. What no artifact here has is left out."""
-        count = self._count(want.digest)
-        if count is None:
-            log.warning("unknown_artifact_wanted", extra={"site": site, "digest": want.digest})
-            return
-        clipped = want.model_copy(update={"missing": _clip(want.missing, count)})
+        """A site lacks chunks; returns at once. What no artifact here has is left out."""
         with self._changed:
-            self._chunks.want(site, clipped, time.monotonic())
-            self._changed.notify()
+            if len(self._asked) < MOST_ASKED or (site, want.digest) in self._asked:
+                self._asked[site, want.digest] = want
+                self._changed.notify()
 
     def gone(self, site: str) -> None:
         """The site's link is down."""
         with self._changed:
+            self._asked = {key: want for key, want in self._asked.items() if key[0] != site}
             self._chunks.gone(site)
 
     def _run(self) -> None:
-        while (send := self._wait()) is not None:
+        while (step := self._wait()) is not None:
             try:
-                self._send(send)
-            except Exception:  # the thread must live: what was not sent is asked for again
-                log.exception("chunk_failed", extra={"digest": send.digest, "chunk": send.index})
+                if isinstance(step, Send):
+                    self._send(step)
+                else:
+                    self._take(step)
+            except Exception as error:  # the thread must live: what was not sent is asked for again
+                what = {"digest": step.digest, "chunk": step.index} if isinstance(step, Send) else {}
+                log.exception("chunk_failed" if what else "wants_failed", extra=what | {"reason": str(error)})
 
-    def _wait(self) -> Send | None:
-        """The next chunk to send; None once closed."""
+    def _wait(self) -> Send | Mapping[tuple[str, str], Want] | None:
+        """The next chunk to send, or wishes to look up; None once closed."""
         with self._changed:
             while not self._closed:
+                if self._asked:
+                    return dict(self._asked)
                 now = time.monotonic()
                 send = self._chunks.next(now)
                 if send is not None:
@@ -89,15 +103,35 @@ class Sender:
             self._metrics.add("edge_hub_chunks_sent_total")
             self._metrics.add("edge_hub_chunk_bytes_total", len(message))
 
-    def _count(self, digest: str) -> int | None:
-        """How many chunks the artifact has; None where there is no such artifact."""
-        if digest not in self._sizes:
-            with self._store.reading() as db:
-                size = db.scalar(select(artifacts.c.size).where(artifacts.c.digest == digest))
-            if size is None:
-                return None
-            self._sizes[digest] = size
-        return _chunks_of(self._sizes[digest])
+    def _take(self, asked: Mapping[tuple[str, str], Want]) -> None:
+        """Look up the artifacts, and pass on the wishes for those there are."""
+        try:
+            self._look_up(digest for _, digest in asked)
+        finally:  # where the database refused, the sites ask again
+            with self._changed:
+                for (site, digest), want in asked.items():
+                    if self._asked.get((site, digest)) is not want:
+                        continue  # the site left meanwhile, or asked anew
+                    del self._asked[site, digest]
+                    if digest in self._sizes:
+                        missing = _clip(want.missing, _chunks_of(self._sizes[digest]))
+                        self._chunks.want(site, want.model_copy(update={"missing": missing}), time.monotonic())
+
+    def _look_up(self, digests: Iterable[str]) -> None:
+        now = time.monotonic()
+        new = {digest for digest in digests if digest not in self._sizes and self._unknown.get(digest, now) <= now}
+        if not new:
+            return
+        with self._store.reading() as db:
+            query = select(artifacts.c.digest, artifacts.c.size).where(artifacts.c.digest.in_(new))
+            found = {row.digest: row.size for row in db.execute(query)}
+        self._sizes |= found
+        for digest in new - found.keys():
+            if self._unknown.pop(digest, None) is None:
+                log.warning("unknown_artifact_wanted", extra={"digest": digest})
+            self._unknown[digest] = now + _LOOK_AGAIN_S
+        for digest in list(self._unknown)[:-MOST_UNKNOWN]:
+            del self._unknown[digest]
 
 
 def _chunks_of(size: int) -> int:

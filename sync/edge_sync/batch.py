@@ -162,6 +162,8 @@ def _read_checked(raw: msgspec.Raw) -> Row:
         raise RejectedError(f"batch: row: {error}") from None
     if row.kind not in KINDS:
         raise RejectedError(f"batch: row {row.seq}: no kind is named {row.kind[:40]!r}")
+    if not 0 <= row.at < 2**63 or not (row.score is None or 0.0 <= row.score <= 1.0):
+        raise RejectedError(f"batch: row {row.seq}: its time or its score is none")
     if len(row.body) > MAX_BODY_BYTES:
         raise RejectedError(f"batch: row {row.seq}: its body is over {MAX_BODY_BYTES} bytes")
     return row

@@ -1,16 +1,19 @@
 """The MQTT shell: one connection, kept up, that turns what paho calls back into plain events.
 
 paho's callbacks only pass events on: an exception in one would end paho's thread while it still claims to
-be connected. Reconnection is paho's; sessions are clean; nothing of value rests in paho's queue, and what
-was not acknowledged when a connection broke is never sent again by itself: a command to a machine must not
-arrive an hour late.
+be connected, so whatever a listener raises is logged and goes no further. Reconnection is paho's; sessions are
+clean; nothing of value rests in paho's queue, and what was not acknowledged when a connection broke is never sent
+again by itself: a command to a machine must not arrive an hour late.
 """
 
 import ipaddress
 import logging
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,17 +120,23 @@ class Link:
         broker: Broker,
         on_event: Callable[[Event], None],
         subscriptions: Sequence[tuple[str, int]] = (),
-        will: Will | None = None,
+        will: Callable[[], Will] | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        """Opens nothing yet. Raises `ConfigError` for a wrong URL and for files that cannot be read."""
+        """Opens nothing yet; `will` is asked before each connection, so that each can have one of its own.
+
+        Raises `ConfigError` for a wrong URL and for files that cannot be read.
+        """
         self._broker = broker
         self._on_event = on_event
+        self._lock = threading.Lock()
         self._wanted = dict(subscriptions)
+        self._asked: dict[int, tuple[str, ...]] = {}  # subscriptions on their way, by message id; both under the lock
         self._max_message_bytes = max_message_bytes
         self._granting: int | None = None
         self._up = False
         self._refused = False
+        self._refusals = 0
         self._breaks = 0
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -135,7 +144,8 @@ class Link:
             clean_session=True,
             protocol=paho.MQTTv311,
         )
-        client.reconnect_delay_set(1, max(1, broker.reconnect_max_s))
+        self._reconnect_max_s = max(1, broker.reconnect_max_s)
+        client.reconnect_delay_set(1, self._reconnect_max_s)
         client.max_queued_messages_set(1000)
         client.max_inflight_messages_set(64)
         host, port, tls = broker.address()
@@ -143,8 +153,8 @@ class Link:
             client.username_pw_set(broker.username, _read_secret(broker.password_file))
         if tls:
             client.tls_set_context(_tls_context(broker))
-        if will is not None:
-            client.will_set(will.topic, will.payload, qos=1, retain=True)
+        self._will = will
+        client.on_pre_connect = self._about_to_connect
         client.on_connect, client.on_connect_fail = self._connected, self._connect_failed
         client.on_disconnect, client.on_subscribe = self._disconnected, self._subscribed
         client.on_message = self._received
@@ -188,57 +198,99 @@ class Link:
         return bool(info.is_published())
 
     def subscribe(self, topic: str, qos: int) -> None:
-        """Subscribe now and after every reconnection."""
-        self._wanted[topic] = qos
-        # Not `_up`: between a connection and its first SUBACK a new wish would wait for the next connection.
-        if self._client.is_connected():
-            self._client.subscribe(topic, qos)
+        """Subscribe now and after every reconnection. Where the broker refuses, the link goes down and tries again."""
+        with self._lock:
+            self._wanted[topic] = qos
+            # Not `_up`: between a connection and its first SUBACK a new wish would wait for the next connection.
+            if self._client.is_connected():
+                self._ask([(topic, qos)])
 
     def unsubscribe(self, topic: str) -> None:
         """Undo `subscribe`."""
-        if self._wanted.pop(topic, None) is not None and self._client.is_connected():
-            self._client.unsubscribe(topic)
+        with self._lock:
+            if self._wanted.pop(topic, None) is not None and self._client.is_connected():
+                self._client.unsubscribe(topic)
+
+    def _ask(self, wanted: Iterable[tuple[str, int]]) -> int | None:
+        """Send a subscription, under the lock, so that its answer can't come before its id is noted."""
+        asked = list(wanted)
+        mid = self._client.subscribe(asked)[1]
+        if mid is not None:
+            self._asked[mid] = tuple(topic for topic, _ in asked)
+        return mid
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("listener_failed", extra={"heard": type(event).__name__})
+
+    def _about_to_connect(self, client: paho.Client, _user: Any) -> None:
+        if self._will is not None:
+            will = self._will()
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
 
     def _connected(self, client: paho.Client, _user: Any, _flags: Any, code: Any, _props: Any) -> None:
         client.drop_out_messages()
         self._refused = code.is_failure
         if code.is_failure:
-            self._on_event(Down(f"the broker refused: {code}"))
+            self._tell(Down(f"the broker refused: {code}"))
             return
-        if self._wanted:
-            self._granting = client.subscribe(list(self._wanted.items()))[1]
-        else:
+        with self._lock:
+            nothing = not self._wanted
+            self._granting = None if nothing else self._ask(self._wanted.items())
+        if nothing:
             self._come_up()
 
-    def _subscribed(self, _client: paho.Client, _user: Any, mid: int, codes: Any, _props: Any) -> None:
-        if mid != self._granting:
-            return
-        self._granting = None
-        refused = [t for t, code in zip(self._wanted, codes, strict=False) if code.is_failure]
+    def _subscribed(self, client: paho.Client, _user: Any, mid: int, codes: Any, _props: Any) -> None:
+        with self._lock:
+            asked = zip(self._asked.pop(mid, ()), codes, strict=False)
+            refused = [topic for topic, code in asked if code.is_failure and topic in self._wanted]
+        if self._refused:
+            return  # this connection is being given up already
         if refused:
-            self._on_event(Down(f"the broker refused the subscription to {refused[0]}"))
-        else:
+            self._give_up(client, f"the broker refused the subscription to {refused[0]}")
+        elif mid == self._granting:
+            self._granting = None
             self._come_up()
 
     def _come_up(self) -> None:
         self._up = True
-        self._on_event(Up())
+        if self._refusals:
+            self._refusals = 0
+            self._client.reconnect_delay_set(1, self._reconnect_max_s)
+        self._tell(Up())
+
+    def _give_up(self, client: paho.Client, reason: str) -> None:
+        """End this connection so that paho makes another: a broker never takes up by itself what it refused."""
+        self._up, self._refused = False, True
+        self._refusals += 1
+        # paho waits longer only while it can't connect: a broker that lets us in and refuses would be asked for ever.
+        wait_s = min(2 ** min(self._refusals - 1, 16), self._reconnect_max_s)
+        client.reconnect_delay_set(wait_s, self._reconnect_max_s)
+        self._tell(Down(reason))
+        connection = client.socket()
+        if isinstance(connection, socket.socket):
+            with suppress(OSError):  # not `disconnect`, which would end paho's thread
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _connect_failed(self, _client: paho.Client, _user: Any) -> None:
-        self._on_event(Down(f"no connection to {self._broker.url}"))
+        self._tell(Down(f"no connection to {self._broker.url}"))
 
     def _disconnected(self, _client: paho.Client, _user: Any, _flags: Any, code: Any, _props: Any) -> None:
         self._up = False
         self._granting = None
+        with self._lock:
+            self._asked.clear()
         self._breaks += 1
         if not self._refused:  # else the reason was said already, and paho's own says nothing
-            self._on_event(Down(f"disconnected: {code}"))
+            self._tell(Down(f"disconnected: {code}"))
 
     def _received(self, _client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
         if len(message.payload) > self._max_message_bytes:
             log.warning("message_too_large", extra={"topic": message.topic, "size_bytes": len(message.payload)})
             return
-        self._on_event(Message(message.topic, bytes(message.payload), bool(message.retain)))
+        self._tell(Message(message.topic, bytes(message.payload), bool(message.retain)))
 
 
 def _read_secret(path: Path | None) -> str | None:

@@ -91,7 +91,8 @@ def connect(broker: BrokerProcess, tmp_path: Path) -> Iterator[Callable[..., Cli
         secret.write_text(password)
         heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
         address = Broker(broker.url, client_id or user, user, secret, reconnect_max_s=1)
-        link = Link(address, heard.put, [(each, 1) for each in filters], will)
+        asked = None if will is None else lambda: will
+        link = Link(address, heard.put, [(each, 1) for each in filters], asked)
         links.append(link)
         link.start()
         return Client(link, heard)

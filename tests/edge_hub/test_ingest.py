@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from edge_hub.ingest import Ingest, Outgoing
 from edge_hub.metrics import Metrics
 from edge_hub.schema import gaps, quarantine, records, sites, streams
 from edge_hub.store import Store
+from edge_sync.batch import encode
 from edge_sync.documents import (
     Ack,
     EpochState,
@@ -34,6 +36,7 @@ class Desk:
     """An ingest without its thread, and what it said."""
 
     ingest: Ingest
+    inbox: Inbox
     store: Store
     metrics: Metrics
     said: list[tuple[str, bytes]] = field(default_factory=list)
@@ -74,14 +77,33 @@ def desk(store: Store) -> Iterator[Desk]:
         made.said.append((topic, payload))
         made.held_when_said.append(made.count(records))
 
-    ingest = Ingest(store, Inbox(), metrics, Outgoing(publish, desired.append, gone.append), lambda: NOW)
-    made = Desk(ingest, store, metrics, desired=desired, gone=gone)
+    inbox = Inbox()
+    ingest = Ingest(store, inbox, metrics, Outgoing(publish, desired.append, gone.append), lambda: NOW)
+    made = Desk(ingest, inbox, store, metrics, desired=desired, gone=gone)
     with store.writing() as db:
         for name in ("plant-01", "plant-02"):
             db.execute(sites.insert().values(site=name, labels={}, created_us=1, online=False))
     yield made
+    ingest.close()
     with store.reading() as db:
         assert audit.verify(db) is None
+
+
+@pytest.fixture
+def tried(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Callable[[int | Callable[[], Any]], None]:
+    """Waits until the thread, which does not pause long here, failed so often, or until something is true."""
+    monkeypatch.setattr("edge_hub.ingest._PAUSE_S", 0.01)
+
+    def wait(wanted: int | Callable[[], Any]) -> None:
+        def failed() -> bool:
+            return isinstance(wanted, int) and desk.metrics.value("edge_hub_ingest_failures_total") >= wanted
+
+        deadline = time.monotonic() + 20
+        while not (failed() if isinstance(wanted, int) else wanted()):
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.01)
+
+    return wait
 
 
 def test_rows_arrive_as_they_were_written(desk: Desk, stream: Any) -> None:
@@ -150,16 +172,84 @@ def test_a_fork_of_rows_that_wait_in_the_same_transaction(desk: Desk, stream: An
 
 
 def test_what_cannot_be_read_is_kept_whole_once_and_not_acknowledged(desk: Desk, stream: Any) -> None:
-    damaged = bytearray(stream().grow(3).batch(1, 3))
-    damaged[-1] ^= 1
+    noise = b"XX" + stream().grow(3).batch(1, 3)
     for _ in range(3):
-        desk.hear(bytes(damaged))
+        desk.hear(noise)
     assert desk.acks() == []
     with desk.store.reading() as db:
         kept = db.execute(select(quarantine)).one()
-    assert (kept.site, kept.payload, kept.times) == ("plant-01", bytes(damaged), 3)
-    assert "sha256" in kept.reason
+    assert (kept.site, kept.payload, kept.times) == ("plant-01", noise, 3)
+    assert "does not begin" in kept.reason
+    assert (desk.count(gaps), desk.count(streams)) == (0, 0)
     assert desk.metrics.value("edge_hub_quarantined_total") == 3
+
+
+def poison(stream: Any, first: int, last: int) -> bytes:
+    """A batch as a site sends it whose journal was hurt on its disk: its rows do not lead to the hash it names."""
+    other = stream().grow(last, label="hurt")
+    good = stream().grow(last)
+    ends = (good.hashes[first - 1], good.hashes[last])
+    return encode(EPOCH, "decision", other.raws[first - 1 : last], [], (first, last), ends)
+
+
+def test_a_batch_that_was_poison_at_its_site_is_kept_whole_and_gone_past(desk: Desk, stream: Any) -> None:
+    written = stream().grow(9)
+    message = poison(stream, 4, 6)
+    desk.hear(written.batch(1, 3), message, written.batch(7, 9))
+    assert desk.acks() == [("plant-01", 9, False)]
+    with desk.store.reading() as db:
+        gap = db.execute(select(gaps)).one()
+        kept = db.execute(select(quarantine)).one()
+        held = db.execute(select(streams)).one()
+        rows = list(db.scalars(select(records.c.seq)))
+    assert (gap.first, gap.last, gap.reason, gap.hash) == (4, 6, "quarantined", written.hashes[6])
+    assert (kept.payload, kept.times, "chain" in kept.reason) == (message, 1, True)
+    assert (held.high, held.hash, rows) == (9, written.hashes[9], [1, 2, 3, 7, 8, 9])
+    desk.hear(message)  # the ack was lost
+    assert desk.acks() == [("plant-01", 9, False)]
+    assert (desk.count(gaps), desk.count(quarantine), desk.count(records)) == (1, 1, 6)
+    assert desk.metrics.value("edge_hub_batches_total") == 2
+    assert desk.metrics.value("edge_hub_quarantined_total") == 2
+
+
+def test_of_poison_only_what_is_not_held_yet_becomes_a_gap(desk: Desk, stream: Any) -> None:
+    written = stream().grow(8)
+    desk.hear(written.batch(1, 5))
+    desk.hear(poison(stream, 3, 7))
+    assert desk.acks()[-1] == ("plant-01", 7, False)
+    with desk.store.reading() as db:
+        assert [(g.first, g.last) for g in db.execute(select(gaps))] == [(6, 7)]
+    desk.hear(written.batch(8, 8))
+    assert desk.acks() == [("plant-01", 8, False)]
+    assert desk.count(records) == 6
+
+
+def test_poison_behind_a_hole_moves_nothing(desk: Desk, stream: Any) -> None:
+    desk.hear(stream().grow(2).batch(1, 2))
+    desk.hear(poison(stream, 5, 7))
+    assert desk.acks() == [("plant-01", 2, False)]
+    assert (desk.count(gaps), desk.count(quarantine)) == (0, 1)
+
+
+def test_poison_of_a_site_nobody_registered_moves_nothing(desk: Desk, stream: Any) -> None:
+    desk.hear(poison(stream, 1, 3), site="stranger")
+    assert (desk.acks(), desk.count(streams), desk.count(gaps), desk.count(quarantine)) == ([], 0, 0, 1)
+
+
+def test_a_batch_that_was_hurt_on_its_way_is_waited_for_once(desk: Desk, stream: Any) -> None:
+    written = stream().grow(6)
+    hurt = bytearray(written.batch(1, 3))
+    hurt[-1] ^= 1
+    desk.hear(bytes(hurt))
+    assert (desk.acks(), desk.count(gaps)) == ([], 0)
+    desk.hear(written.batch(1, 3))  # it comes again whole: nothing is lost
+    assert (desk.acks(), desk.count(records)) == ([("plant-01", 3, False)], 3)
+    hurt = bytearray(written.batch(4, 6))
+    hurt[-1] ^= 1
+    desk.hear(bytes(hurt))
+    assert desk.acks() == []
+    desk.hear(bytes(hurt))  # it comes again the same: it was so at the site
+    assert (desk.acks(), desk.count(gaps), desk.count(records)) == ([("plant-01", 6, False)], 1, 3)
 
 
 def test_a_site_nobody_registered_gets_no_answer(desk: Desk, stream: Any) -> None:
@@ -253,6 +343,83 @@ def test_a_retained_message_does_not_prove_that_a_site_is_there(desk: Desk) -> N
     desk.tell("heartbeat", Heartbeat(at_us=1, epochs=[EpochState(epoch=EPOCH, order=1, last={"alarm": 4})]))
     assert desk.site().last_seen_us == NOW
     assert desk.site().heartbeat["epochs"][0]["last"] == {"alarm": 4}
+
+
+def beat(last: int) -> Heartbeat:
+    return Heartbeat(at_us=1, epochs=[EpochState(epoch=EPOCH, order=1, last={"decision": last, "alarm": 2})])
+
+
+def test_a_site_whose_records_do_not_come_is_told_where_this_hub_is(desk: Desk, stream: Any) -> None:
+    written = stream().grow(9)
+    desk.hear(written.batch(1, 5))
+    desk.acks()
+    desk.tell("heartbeat", beat(9), retained=True)
+    assert desk.acks() == []  # what is behind may be on its way
+    desk.tell("heartbeat", beat(9))
+    assert sorted(desk.acks()) == [("plant-01", 0, False), ("plant-01", 5, False)]
+    desk.tell("heartbeat", beat(9))
+    assert len(desk.acks()) == 2
+    desk.hear(written.batch(6, 7))
+    desk.acks()
+    desk.tell("heartbeat", beat(9))  # the decisions came on, the alarms did not
+    assert desk.acks() == [("plant-01", 0, False)]
+    desk.hear(written.batch(8, 9), stream(lane="alarm").grow(2).batch(1, 2))
+    desk.acks()
+    for _ in range(2):
+        desk.tell("heartbeat", beat(9))
+    assert desk.acks() == []
+    assert desk.ingest._behind == {}
+
+
+def test_of_very_many_epochs_the_newest_are_looked_at(desk: Desk) -> None:
+    epochs = [EpochState(epoch=f"{n:016x}", order=n, last={"alarm": 1}) for n in range(1, 1001)]
+    for _ in range(2):
+        desk.tell("heartbeat", Heartbeat(at_us=1, epochs=epochs))
+    named = {load(Ack, payload).epoch for _, payload in desk.said}
+    assert named == {f"{n:016x}" for n in range(801, 1001)}
+
+
+def test_what_came_while_the_database_refused_is_taken_when_it_is_well(desk: Desk, stream: Any, tried: Any) -> None:
+    with desk.store.writing() as db:
+        db.exec_driver_sql("ALTER TABLE streams RENAME TO away")
+        db.exec_driver_sql("ALTER TABLE sites RENAME TO sites_away")
+    desk.inbox.put(Heard("plant-01", "presence", dump(Presence(online=True, epoch=EPOCH, session=7))))
+    desk.inbox.put(Heard("plant-01", "reported", dump(Reported(release=3, generation=5, state="active"))))
+    desk.inbox.put(Heard("plant-02", "hello", dump(Hello(sync="s1", epochs=[]))))
+    desk.inbox.put(Heard("plant-02", "journal", stream().grow(3).batch(1, 3)))
+    desk.ingest.start()
+    tried(2)
+    assert desk.said == []
+    with desk.store.writing() as db:
+        db.exec_driver_sql("ALTER TABLE away RENAME TO streams")
+        db.exec_driver_sql("ALTER TABLE sites_away RENAME TO sites")
+    tried(lambda: desk.count(records) == 3)
+    desk.ingest.close()
+    assert (desk.site().online, desk.site().release) == (True, 3)
+    assert {topic for topic, _ in desk.said} == {"edge/v1/plant-02/down/resume", "edge/v1/plant-02/down/ack"}
+
+
+def test_what_alone_is_refused_for_ever_lets_the_others_past(desk: Desk, tried: Any) -> None:
+    with desk.store.writing() as db:
+        db.exec_driver_sql(
+            "CREATE TRIGGER damaged BEFORE UPDATE OF online ON sites WHEN old.site = 'plant-01'"
+            " BEGIN SELECT abs(-9223372036854775808 + 0 * length(old.site)); END"
+        )
+    online = [dump(Presence(online=True, epoch=EPOCH, session=n)) for n in (1, 2)]
+    desk.inbox.put(Heard("plant-01", "presence", online[0]))
+    desk.inbox.put(Heard("plant-02", "presence", online[0]))
+    desk.ingest.start()
+
+    def second_is_online() -> bool:
+        with desk.store.reading() as db:
+            return bool(db.scalar(select(sites.c.online).where(sites.c.site == "plant-02")))
+
+    tried(second_is_online)
+    assert not desk.site().online
+    with desk.store.writing() as db:
+        db.exec_driver_sql("DROP TRIGGER damaged")
+    tried(lambda: desk.site().online)
+    desk.ingest.close()
 
 
 def test_when_the_link_returns_everything_desired_is_said_again(desk: Desk) -> None:

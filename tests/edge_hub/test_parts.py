@@ -32,6 +32,20 @@ def test_the_inbox_is_bounded_in_bytes_and_keeps_the_order() -> None:
     assert inbox.take(9)[0] == LinkChanged(up=True)
 
 
+def test_what_is_put_back_into_the_inbox_comes_first_and_what_is_put_last_gives_way_to_newer() -> None:
+    inbox = Inbox()
+    old, other, new = (Heard(site, "reported", data) for site, data in (("a", b"1"), ("b", b"2"), ("a", b"3")))
+    for item in (old, other):
+        inbox.put(item)
+    inbox.put_back(inbox.take(2))
+    assert inbox.take(1) == [old]
+    inbox.put_last(old)
+    assert inbox.take(9) == [other, old]
+    inbox.put(new)
+    inbox.put_last(old)
+    assert inbox.take(9) == [new]
+
+
 def test_closing_the_inbox_ends_the_waiting() -> None:
     inbox, got = Inbox(), list[object]()
     waiting = threading.Thread(target=lambda: got.append(inbox.take(5)))
@@ -46,9 +60,10 @@ def test_quarantine_is_bounded_a_site(store: Store) -> None:
         kept = [
             quarantine.put(db, n, "plant-01", str(n).encode(), "no batch") for n in range(quarantine.MAX_PER_SITE + 5)
         ]
-        assert quarantine.put(db, 1, "plant-02", b"0", "no batch")
-        assert kept.count(True) == quarantine.MAX_PER_SITE == quarantine.count(db, "plant-01")
-        assert not quarantine.put(db, 77, "plant-01", b"0", "no batch")
+        assert quarantine.put(db, 1, "plant-02", b"0", "no batch") == 1
+        assert kept.count(1) == quarantine.MAX_PER_SITE == quarantine.count(db, "plant-01")
+        assert kept.count(0) == 5
+        assert quarantine.put(db, 77, "plant-01", b"0", "no batch") == 2
         again = db.execute(select(quarantine_table).where(quarantine_table.c.payload == b"0")).first()
     assert again is not None
     assert (again.times, again.at_us, again.last_us) == (2, 0, 77)

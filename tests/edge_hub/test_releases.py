@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from edge_hub import audit
-from edge_hub.releases import DESIRED_TYPE, Releases, envelopes
+from edge_hub.releases import DESIRED_TYPE, Releases, envelope
 from edge_hub.schema import artifacts, sites
 from edge_hub.store import Store, TakenError, UnknownError
 from edge_models.digests import digest_of
@@ -54,8 +54,9 @@ def release() -> Callable[..., Release]:
 
 def wish(store: Store, site: str, pinned: str) -> Desired:
     with store.reading() as db:
-        ((_, envelope),) = envelopes(db, site)
-    return load(Desired, verify(envelope, DESIRED_TYPE, pinned))
+        document = envelope(db, site)
+    assert document is not None
+    return load(Desired, verify(document, DESIRED_TYPE, pinned))
 
 
 def test_a_push_is_signed_numbered_and_said(

@@ -1,14 +1,17 @@
 import os
 import queue
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from edge_hub.blobs import Blobs
 from edge_hub.metrics import Metrics
 from edge_hub.schema import artifacts
-from edge_hub.sender import Sender
+from edge_hub.sender import MOST_UNKNOWN, Sender
 from edge_hub.store import Store
 from edge_models.digests import Digest, digest_of
 from edge_sync.chunks import Receiver, read_chunk
@@ -23,6 +26,19 @@ Said = queue.SimpleQueue[tuple[str, bytes]]
 @pytest.fixture
 def said() -> Said:
     return queue.SimpleQueue()
+
+
+@pytest.fixture
+def queries(store: Store) -> list[str]:
+    """What is asked of the table of artifacts from now on."""
+    asked: list[str] = []
+
+    @event.listens_for(store._engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT") and "artifacts" in statement:
+            asked.append(statement)
+
+    return asked
 
 
 @pytest.fixture
@@ -48,6 +64,13 @@ def sender(store: Store, tmp_path: Path, metrics: Metrics, said: Said) -> Iterat
     made.start()
     yield made
     made.close()
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
 
 
 def want(*ranges: tuple[int, int], digest: Digest = DIGEST) -> Want:
@@ -93,10 +116,50 @@ def test_hostile_ranges_cost_no_more_than_the_artifact_has(
 def test_an_artifact_nobody_has_is_not_sent_and_stops_nobody(
     sender: Sender, said: Said, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender.want("plant-01", want((0, 0), digest=digest_of(b"unknown")))
-    assert caplog.messages == ["unknown_artifact_wanted"]
+    for site in ("plant-01", "plant-02"):
+        sender.want(site, want((0, 0), digest=digest_of(b"unknown")))
+        until(lambda: not sender._asked)
     sender.want("plant-01", want((0, 0)))
     assert read_chunk(said.get(timeout=10)[1])[0].digest == DIGEST
+    assert caplog.messages == ["unknown_artifact_wanted"]
+
+
+def test_an_unknown_artifact_costs_one_query_and_is_found_once_it_is_there(
+    sender: Sender, said: Said, store: Store, queries: list[str], tmp_path: Path
+) -> None:
+    digest = digest_of(b"late")
+    for n in range(20):
+        sender.want(f"plant-{n}", want((0, 0), digest=digest))
+        until(lambda: not sender._asked)
+    assert len(queries) == 1
+    sender._unknown[digest] = 0.0  # as if some time had passed
+    with store.writing() as db:
+        db.execute(artifacts.update().values(digest=digest))
+    (tmp_path / "blobs" / DIGEST[7:]).rename(tmp_path / "blobs" / digest[7:])
+    sender.want("plant-01", want((0, 0), digest=digest))
+    assert read_chunk(said.get(timeout=10)[1])[0].digest == digest
+
+
+def test_the_memory_of_unknown_artifacts_is_bounded(sender: Sender) -> None:
+    for n in range(MOST_UNKNOWN + 50):
+        sender.want("plant-01", want((0, 0), digest=digest_of(str(n).encode())))
+        if n % 500 == 0:
+            until(lambda: not sender._asked)
+    until(lambda: not sender._asked)
+    assert len(sender._unknown) == MOST_UNKNOWN
+
+
+def test_a_database_that_refuses_stops_nobody(
+    sender: Sender, said: Said, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with store.writing() as db:
+        db.exec_driver_sql("ALTER TABLE artifacts RENAME TO away")
+    sender.want("plant-01", want((0, 0)))
+    until(lambda: "wants_failed" in caplog.messages)
+    with store.writing() as db:
+        db.exec_driver_sql("ALTER TABLE away RENAME TO artifacts")
+    sender.want("plant-01", want((1, 1)))
+    assert read_chunk(said.get(timeout=10)[1])[0].index == 1
 
 
 def test_an_artifact_whose_file_is_gone_stops_nobody(

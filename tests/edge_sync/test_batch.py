@@ -112,6 +112,13 @@ def test_a_span_that_is_not_covered_is_refused(span: tuple[int, int]) -> None:
         decode(rebuilt(batch, span))
 
 
+@pytest.mark.parametrize(("at", "score"), [(-1, None), (2**63, None), (1, 1.5), (1, float("nan")), (1, -0.1)])
+def test_a_time_or_a_score_that_no_table_holds_is_refused(at: int, score: float | None) -> None:
+    strange = Row(0, at, "event", "a", None, None, score, None, "{}")
+    with pytest.raises(RejectedError, match="its time or its score is none"):
+        decode(build([strange])[0])
+
+
 def test_an_unknown_kind_is_refused() -> None:
     strange = Row(0, 1, "rumour", "a", None, None, None, None, "{}")
     with pytest.raises(RejectedError, match="no kind is named 'rumour'"):

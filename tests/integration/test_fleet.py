@@ -293,14 +293,14 @@ def test_what_is_forged_or_replayed_on_the_broker_is_refused_and_recorded(
     link = Link(Broker(hub_broker(site), "_hub", "_hub", secret, reconnect_max_s=1), events.append)
     link.start()
     until(lambda: any(isinstance(event, Up) for event in events), "the attacker to be connected")
-    for message in (forged, genuine, b"{}", b"\xff" * 100, b"x" * 600_000):
-        assert link.publish_and_wait(topic, message, retain=False)
-    link.close()
 
     def refusals() -> list[str]:
         return [json.loads(row[10])["reason"] for row in site.rows() if row[7] == "update_refused"]
 
-    until(lambda: len(refusals()) == 5, "five refusals")
+    for number, message in enumerate((forged, genuine, b"{}", b"\xff" * 100, b"x" * 600_000), 1):
+        assert link.publish_and_wait(topic, message, retain=False)
+        until(lambda number=number: len(refusals()) == number, f"refusal {number}")
+    link.close()
     assert "not signed by the key this site trusts" in refusals()[0]
     assert "generation 1 is older than 2" in refusals()[1]
     before = site.decisions()

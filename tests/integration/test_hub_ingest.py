@@ -1,8 +1,12 @@
 """The hub as a process, spoken to as a site speaks. Held: sync/SPEC.md, section Journal sync."""
 
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
-from edge_sync.documents import Ack, EpochState, Heartbeat, Hello, Presence, Resume, dump, load
+from edge_sync.documents import Ack, EpochState, Heartbeat, Hello, Presence, Resume, Want, dump, load
 
 EPOCH = "00000000000000aa"
 
@@ -58,6 +62,57 @@ def test_duplicates_holes_forks_and_noise(hub: Any, play: Any, stream: Any) -> N
     assert ack(site).seq == 30
     shown = hub.api("GET", "/api/v1/sites/plant-01")
     assert (shown["records"], shown["lost"], shown["quarantined"]) == (30, 0, 2)
+
+
+def test_a_batch_that_is_poison_stands_in_nobodys_way(hub: Any, play: Any, stream: Any) -> None:
+    site, written = play("plant-01"), stream(EPOCH).grow(30)
+    hurt = stream(EPOCH).grow(20, label="hurt")
+    hurt.hashes = written.hashes  # as from a disk that turned a bit of a row, not of the hashes
+    site.say("journal", written.batch(1, 10))
+    assert ack(site).seq == 10
+    site.say("journal", hurt.batch(11, 20))
+    assert ack(site) == Ack(epoch=EPOCH, lane="decision", seq=20)
+    site.say("journal", written.batch(21, 30))
+    assert ack(site).seq == 30
+    shown = hub.api("GET", "/api/v1/sites/plant-01")
+    assert (shown["records"], shown["lost"], shown["quarantined"], shown["backlog"]) == (20, 10, 1, 0)
+    (gap,) = hub.api("GET", "/api/v1/sites/plant-01/gaps")["gaps"]
+    assert (gap["first"], gap["last"], gap["reason"]) == (11, 20, "quarantined")
+
+
+def test_a_hub_restored_from_a_backup_tells_its_sites_where_it_is(
+    hub: Any, play: Any, stream: Any, tmp_path: Path
+) -> None:
+    site, written = play("plant-01"), stream(EPOCH).grow(30)
+    beat = dump(Heartbeat(at_us=1, epochs=[EpochState(epoch=EPOCH, order=1, last={"decision": 30})]))
+    site.say("journal", written.batch(1, 10))
+    assert ack(site).seq == 10
+    hub.stop()
+    shutil.copy(hub.folder / "hub.db", tmp_path / "backup.db")
+    hub.start()
+    site.say("journal", written.batch(11, 30))
+    assert ack(site).seq == 30
+    site.say("heartbeat", beat, retain=True)
+    hub.stop()
+    for each in hub.folder.glob("hub.db*"):
+        each.unlink()
+    shutil.copy(tmp_path / "backup.db", hub.folder / "hub.db")
+    hub.start()  # the site's link to the broker never broke, and nothing of it is on its way
+    site.everything().clear()
+    site.say("heartbeat", beat, retain=True)
+    assert ack(site) == Ack(epoch=EPOCH, lane="decision", seq=10)
+    assert hello(site, 30) == 10
+
+
+def test_wants_while_the_database_refuses_do_not_end_the_hubs_ear(hub: Any, play: Any, stream: Any, until: Any) -> None:
+    site = play("plant-01")
+    with closing(sqlite3.connect(hub.folder / "hub.db")) as db:
+        db.execute("ALTER TABLE artifacts RENAME TO away")
+        site.say("want", dump(Want(digest="sha256:" + "0" * 64, missing=[(0, 1)])))
+        until(lambda: "wants_failed" in hub.log(), "the hub to fail at it")
+        db.execute("ALTER TABLE away RENAME TO artifacts")
+    site.say("journal", stream(EPOCH).grow(3).batch(1, 3))
+    assert ack(site).seq == 3
 
 
 def test_a_hub_that_is_killed_between_batches_loses_and_doubles_nothing(hub: Any, play: Any, stream: Any) -> None:
