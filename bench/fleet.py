@@ -48,16 +48,28 @@ class Fleet:
         self._stack.close()
 
     def register(self, site: str, folder: Path) -> dict[str, Any]:
-        """Make a site known to the hub; returns the `hub` section of its site file, which lies in `folder`."""
+        """Make a site known to the hub; returns `site`, `hub` and `endpoints` of its site file, to lie in `folder`."""
         told = self._client.request("POST", "/api/v1/sites", json={"site": site, "labels": {"kind": "factory"}})
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "password").write_text(told["password"])
-        return {
-            "broker": self.broker.url,
-            "username": site,
-            "password_file": "password",
-            "director_key": self._facts["director_key"],
+        (folder / "local-password").write_text(told["local_password"])
+        hub = {"username": site, "password_file": "password", "director_key": self._facts["director_key"]}
+        machines = {
+            "username": told["local_username"],
+            "password_file": "local-password",
+            "topic_prefix": f"local/{site}/",
         }
+        url = self.broker.url
+        return {
+            "site": site,
+            "hub": {"broker": url, **hub},
+            "endpoints": {"machines": {"url": url, **machines}},
+        }
+
+    def require_online(self, site: str) -> None:
+        """End the benchmark unless the hub sees this site: what it would say of a link that is up would be wrong."""
+        if not self._client.request("GET", f"/api/v1/sites/{site}")["online"]:
+            raise SystemExit(f"{site} is not online")
 
     def _end(self) -> None:
         self._child.terminate()

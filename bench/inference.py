@@ -1,6 +1,6 @@
 """What the kit adds to an inference: `Model.run`, `Model.predict` and the local API against a bare session.
 
-Run it: `.venv/bin/python bench/inference.py`. Every ratio is against `InferenceSession.run` of the same graph in the
+Run it: `.venv/bin/python -m bench.inference`. Every ratio is against `InferenceSession.run` of the same graph in the
 same run, batch 1; the shapes are those of the reference models. Nothing is asserted.
 """
 

@@ -80,8 +80,8 @@ def through(fleet: Fleet, folder: Path, site: str, count: int, backlog: bool) ->
     rows in the journal already) to the commit of the last row at the hub.
     """
     data = folder / site
-    hub = fleet.register(site, data)
-    (data / "site.yaml").write_text(yaml.safe_dump({"site": site, "hub": hub}))
+    known = fleet.register(site, data)
+    (data / "site.yaml").write_text(yaml.safe_dump(known))
     command = [
         sys.executable,
         "-m",

@@ -14,7 +14,7 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a table. `figures` go under the table's own columns; `ratio` is against `Table`'s baseline."""
+    """One line of a table. `figures` go under the table's own columns; `ratio` is against the table's baseline."""
 
     what: str
     figures: tuple[str, ...]
@@ -30,7 +30,7 @@ def show(title: str, columns: Sequence[str], lines: Sequence[Line]) -> None:
     for line in lines:
         table.add_row(line.what, *line.figures, line.ratio, line.target)
     console = Console(width=120)
-    console.print(machine(), style="dim", highlight=False)
+    console.print(machine(), style="dim", highlight=False, soft_wrap=True)
     console.print(table)
 
 
