@@ -15,9 +15,9 @@ from edge_agent.brain import Brain
 from edge_agent.inference.inputs import one, stack
 from edge_agent.inference.model import Tensors
 from edge_agent.inference.registry import Models
-from edge_agent.memory.draft import Draft, Intent, to_body
+from edge_agent.memory.draft import Draft, Intent, to_body, to_json, well_formed
 from edge_agent.memory.journal import Journal
-from edge_agent.policy import Situation
+from edge_agent.policy import Policy, Situation
 from edge_agent.recent import Recent
 from edge_agent.records import Choice, Json, Malformed, Observation, Outcome, Prediction
 from edge_agent.sources.base import Source
@@ -82,6 +82,10 @@ class Loop:
             self.counts.failed_actions += outcome.status != "done"
         return len(taken)
 
+    def settle(self, brain: Brain) -> None:
+        """Settle the acts that a crash of this agent cut short. Raises `JournalUnavailableError`."""
+        self._actor.settle(brain.spec)
+
     def _read(
         self, brain: Brain, taken: Sequence[Observation | Malformed], drafts: list[Draft]
     ) -> list[tuple[Observation, Draft, Tensors]]:
@@ -125,7 +129,7 @@ class Loop:
         with self._models.measured(brain.model.contract.name):
             predictions = _predict(brain, [inputs for _, _, inputs in readable])
         infer_us = round((self._monotonic_s() - started) * 1e6 / len(readable))
-        facts = self._facts()
+        facts = _facts_for(brain.policy, self._facts())
         acting = []
         for (observation, observed, inputs), prediction in zip(readable, predictions, strict=True):
             if isinstance(prediction, RejectedError):
@@ -193,7 +197,7 @@ class Loop:
         intent = None
         if choice.do is not None:
             body["do"] = {"tool": choice.do.tool, "args": choice.do.args}
-            intent = Intent(choice.do.tool, to_body(dict(choice.do.args)), valid_until_us)
+            intent = Intent(choice.do.tool, to_json(dict(choice.do.args)), valid_until_us)
         return Draft(
             "decision",
             "decision",
@@ -230,7 +234,14 @@ def _at_path(values: Mapping[str, Json], path: str | None) -> str | None:
         if not isinstance(current, Mapping) or part not in current:
             return None
         current = current[part]
-    return str(current)[:200]
+    return well_formed(str(current)[:200])
+
+
+def _facts_for(policy: Policy, facts: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The facts that the policy can read: all that it is given of them, and all that its decisions' records hold."""
+    if policy.facts_read is None:
+        return facts
+    return {key: facts[key] for key in sorted(policy.facts_read) if key in facts}
 
 
 def _input_sha256(inputs: Tensors) -> str:

@@ -12,7 +12,7 @@ from edge_agent.config import Site
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Growth, Journal
 from edge_agent.memory.outbox import DamagedError, StreamState, read_batch, set_cursor, streams
-from edge_agent.memory.schema import open_reader
+from edge_agent.memory.schema import open_reader, snapshot
 from edge_models.errors import RejectedError
 from edge_sync.documents import Ack, EpochState, Heartbeat, LaneSeqs, Presence, Resume, dump, load
 from edge_sync.mqtt import Down, Event, Link, Message, Up, Will
@@ -147,9 +147,11 @@ class UplinkService:
         self._perform(self._uplink.tick(now))
         if self.online and now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_S
-            held = streams(connection)
+            with snapshot(connection):
+                held = streams(connection)
+                heartbeat = self._heartbeat(connection, held)
             self._uplink.forget(self._uplink.epochs() - {state.epoch for state in held} - {self._journal.epoch})
-            self._link.publish(up(self._id, "heartbeat"), dump(self._heartbeat(connection, held)), retain=True)
+            self._link.publish(up(self._id, "heartbeat"), dump(heartbeat), retain=True)
         self._send(connection)
 
     def _introduce(self, connection: sqlite3.Connection) -> None:

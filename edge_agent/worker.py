@@ -14,6 +14,7 @@ from edge_agent.memory.draft import Draft, to_body
 from edge_agent.memory.journal import Journal, JournalUnavailableError
 from edge_agent.recent import Recent
 from edge_agent.sources.base import Source
+from edge_models.errors import KitError
 from edge_sync.release import SourceSpec
 
 log = logging.getLogger(__name__)
@@ -69,15 +70,21 @@ class Worker:
         """Ask it to end after the step that runs; `join` waits for that."""
         self._stop.set()
 
-    def join(self, timeout_s: float) -> None:
-        """Wait for the end of the last step."""
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the last step; whether it came. One that does not come is the agent's problem."""
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self.problem = "was told to stop, but the step that runs does not end"
+            return False
+        return True
 
     def _run(self) -> None:
         crashes = 0
         while not self._stop.is_set():
             started = time.monotonic()
             try:
+                if crashes:
+                    self.loop.settle(self.brain)
                 self._observe()
                 return
             except Exception as error:  # whatever it is, it is this agent's alone
@@ -115,4 +122,7 @@ class Worker:
 
     def _remember(self, what: dict[str, object]) -> None:
         event = Draft("alarm", "event", self.brain.spec.name, self._now_us(), to_body(what), label="crash")
-        self._journal.later([event])
+        try:
+            self._journal.later([event])
+        except KitError as error:  # the agent must be started again all the same
+            log.warning("crash_not_recorded", extra={"agent": self.brain.spec.name, "reason": str(error)})

@@ -1,5 +1,6 @@
 """A record on its way into the journal, before it has a number."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any, Union
@@ -9,6 +10,9 @@ from edge_sync.rows import MAX_BODY_BYTES, Kind, Lane
 
 JOURNAL_AGENT = "site"
 """The agent named by records that are the site's own."""
+
+_SPARED = "facts"
+"""The member of a body that goes first where the whole is too large: a record can be explained without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,39 @@ class Draft:
 
 
 def to_body(value: dict[str, Json]) -> str:
-    """`value` as the text of a body. A value too large for one is replaced by its size and its keys."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_plain)
-    if len(text.encode()) <= MAX_BODY_BYTES:
+    """`value` as the text of a body.
+
+    Of one too large, `facts` are replaced by their number and their sha256; if that is not enough, all of it by its
+    size and its keys.
+    """
+    text = to_json(value)
+    if _fits(text):
         return text
-    return json.dumps({"too_large_bytes": len(text.encode()), "keys": [key[:80] for key in list(value)[:50]]})
+    spared = value.get(_SPARED)
+    if isinstance(spared, dict):
+        sha256 = hashlib.sha256(to_json(spared).encode()).hexdigest()
+        short = to_json({**value, _SPARED: {"left_out": len(spared), "sha256": sha256}})
+        if _fits(short):
+            return short
+    return to_json({"too_large_bytes": len(text.encode()), "keys": [key[:80] for key in list(value)[:50]]})
+
+
+def to_json(value: Json) -> str:
+    """`value` as JSON, however large; what is no JSON becomes text."""
+    return well_formed(json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_plain))
+
+
+def well_formed(text: str) -> str:
+    """`text` with a replacement character for each half of a surrogate pair: SQLite and the wire take no other."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _fits(text: str) -> bool:
+    return len(text.encode()) <= MAX_BODY_BYTES
 
 
 def _plain(value: Any) -> Json:

@@ -4,18 +4,23 @@ Threads hand over *units* (the drafts that must be durable together). Whoever ge
 writes everything that waits, so one fsync serves all agents; nobody is handed to another thread.
 """
 
+import contextlib
+import logging
 import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.memory.draft import Draft
+from edge_agent.memory.retention import forget_epochs
 from edge_agent.memory.schema import open_writer
 from edge_models.errors import RetryableError
 from edge_sync.rows import LANES, MAX_BODY_BYTES, Epoch, Lane, Row, chain, chain_start, record_id, row_bytes
+
+log = logging.getLogger(__name__)
 
 GROUP_COMMIT_S = 0.05
 """The longest an undemanding record waits for a transaction to join. Source: docs/design.md section 4."""
@@ -88,9 +93,9 @@ class Journal:
         self._tails: dict[Lane, _Tail] = {}
         try:
             self._begin_epoch()
-        except sqlite3.Error as error:
+        except JournalUnavailableError:
             self._connection.close()
-            raise _unavailable(error) from None
+            raise
         self._flusher = threading.Thread(target=self._flush_now_and_then, name="journal", daemon=True)
         self._flusher.start()
 
@@ -103,7 +108,7 @@ class Journal:
         return self._tails[lane].seq
 
     def write(self, drafts: Sequence[Draft], also: Callable[[sqlite3.Connection], None] | None = None) -> None:
-        """Durable on return, all or nothing. Raises `JournalUnavailableError`."""
+        """Durable on return, all or nothing. Raises `JournalUnavailableError`, or whatever is wrong with a draft."""
         unit = _Unit(drafts, also)
         self._queue.append(unit)
         with self._commit_lock:
@@ -111,6 +116,8 @@ class Journal:
                 self._commit_waiting()
         if unit.error is not None:
             raise unit.error
+        if not unit.done:  # whoever wrote for all was interrupted
+            raise JournalUnavailableError("the journal's transaction was cut short: nothing was written", 1.0)
 
     def later(self, drafts: Sequence[Draft] = (), also: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Joins the next transaction, `GROUP_COMMIT_S` from now at the latest; kept while the disk is full."""
@@ -131,16 +138,12 @@ class Journal:
             self._begin_epoch()
 
     def maintain(self, work: Callable[[sqlite3.Connection], int]) -> int:
-        """Run `work` in a transaction of its own (retention); returns what it returns."""
-        with self._commit_lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(self._connection)
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._roll_back()
-                raise _unavailable(error) from None
-            return result
+        """Run `work` in a transaction of its own (retention); returns what it returns.
+
+        Raises `JournalUnavailableError`, or what `work` raises; nothing of it was done then.
+        """
+        with self._commit_lock, self._transaction():
+            return work(self._connection)
 
     def close(self) -> None:
         """Write what waits, fold the WAL into the file, and close."""
@@ -157,20 +160,19 @@ class Journal:
     def _begin_epoch(self) -> None:
         epoch = Epoch(secrets.token_hex(8))
         connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        previous = connection.execute("SELECT epoch, ord FROM epochs ORDER BY ord DESC LIMIT 1").fetchone()
-        if previous is not None:
-            lasts = [last_of(connection, previous[0], lane) for lane in LANES]
+        with self._transaction():
+            previous = connection.execute("SELECT epoch, ord FROM epochs ORDER BY ord DESC LIMIT 1").fetchone()
+            if previous is not None:
+                lasts = [last_of(connection, previous[0], lane) for lane in LANES]
+                connection.execute(
+                    "UPDATE epochs SET alarm=?, decision=?, telemetry=? WHERE epoch=?", (*lasts, previous[0])
+                )
+            order = 1 if previous is None else previous[1] + 1
             connection.execute(
-                "UPDATE epochs SET alarm=?, decision=?, telemetry=? WHERE epoch=?", (*lasts, previous[0])
+                "INSERT INTO epochs (epoch, ord, started_at) VALUES (?, ?, ?)", (epoch, order, self._now_us())
             )
-        self.order = 1 if previous is None else previous[1] + 1
-        connection.execute(
-            "INSERT INTO epochs (epoch, ord, started_at) VALUES (?, ?, ?)",
-            (epoch, self.order, self._now_us()),
-        )
-        connection.execute("COMMIT")
-        self.epoch = epoch
+            forget_epochs(connection)
+        self.epoch, self.order = epoch, order
         self._tails = {lane: _Tail(0, chain_start(epoch, lane)) for lane in LANES}
 
     def _commit_waiting(self) -> None:
@@ -187,19 +189,18 @@ class Journal:
     def _commit(self, units: list[_Unit]) -> None:
         work = _Work({lane: _Tail(tail.seq, tail.hash) for lane, tail in self._tails.items()})
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for unit in units:
-                self._put(unit, work)
-            self._connection.executemany(_INSERT, work.rows)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
+            with self._transaction():
+                for unit in units:
+                    self._put(unit, work)
+                self._connection.executemany(_INSERT, work.rows)
+        except JournalUnavailableError as error:
             self._keep_or_refuse(units, error)
             return
-        except (ValueError, TypeError) as error:  # one unit is wrong: the others must not suffer for it
-            self._roll_back()
+        except Exception as error:  # one unit is wrong, whatever it is: the others must not suffer for it
             if len(units) == 1:
                 units[0].done, units[0].error = True, error
+                if not units[0].waited_for:
+                    log.exception("record_refused")
                 return
             for unit in units:
                 self._commit([unit])
@@ -253,8 +254,9 @@ class Journal:
         """The small tables that must change in the transaction of their record."""
         if draft.intent is not None:
             self._connection.execute(
-                "INSERT INTO intents (decision, agent, subject, tool, args, valid_until) VALUES (?, ?, ?, ?, ?, ?)",
-                (public_id, draft.agent, draft.subject, draft.intent.tool, draft.intent.args,
+                "INSERT INTO intents (decision, at, agent, subject, tool, args, valid_until)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (public_id, draft.at_us, draft.agent, draft.subject, draft.intent.tool, draft.intent.args,
                  draft.intent.valid_until_us),
             )  # fmt: skip
         if draft.settles:
@@ -267,15 +269,29 @@ class Journal:
                 (draft.fact.key, draft.fact.value, public_id, draft.fact.expires_at_us),
             )
 
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing. Raises `JournalUnavailableError` where the file can't take it, whatever it is.
 
-    def _keep_or_refuse(self, units: list[_Unit], error: sqlite3.Error) -> None:
+        What SQLite says of the values themselves goes on as it is: those would be refused for ever.
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error):  # if it stays open, the next BEGIN fails, and this is tried again
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                raise _unavailable(error) from None
+            raise
+
+    def _keep_or_refuse(self, units: list[_Unit], error: JournalUnavailableError) -> None:
         """Nothing was written: those who wait are told; what nobody waits for is kept for the next transaction."""
         for unit in reversed(units):
             if unit.waited_for:
-                unit.done, unit.error = True, _unavailable(error)
+                unit.done, unit.error = True, JournalUnavailableError(str(error), error.retry_after_s)
             else:
                 self._queue.appendleft(unit)
 
@@ -284,8 +300,11 @@ class Journal:
             self._wake.wait()
             self._wake.clear()
             self._stop.wait(GROUP_COMMIT_S)
-            with self._commit_lock:
-                self._commit_waiting()
+            try:
+                with self._commit_lock:
+                    self._commit_waiting()
+            except Exception:  # its end would be noticed by nobody, and nothing would be written by itself again
+                log.exception("journal_flush_failed")
             if self._queue:  # the disk is full: what was kept is tried again in a second
                 self._stop.wait(1.0)
                 self._wake.set()

@@ -1,11 +1,10 @@
 """The thread that keeps the journal inside its disk budget."""
 
 import logging
-import sqlite3
 import threading
 
 from edge_agent.memory.journal import Journal, JournalUnavailableError
-from edge_agent.memory.retention import HIGH_WATER, LOW_WATER, make_room, used
+from edge_agent.memory.retention import HIGH_WATER, LOW_WATER, tend
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +34,9 @@ class Keeper:
         while not self._stop.wait(LOOK_S):
             try:
                 above = HIGH_WATER
-                while not self._stop.is_set() and self._journal.maintain(lambda db, above=above: _step(db, above)):  # type: ignore[misc]
+                while not self._stop.is_set() and self._journal.maintain(lambda db, above=above: tend(db, above)):  # type: ignore[misc]
                     above = LOW_WATER
             except JournalUnavailableError as error:
                 log.warning("keeper_waits", extra={"reason": str(error)})
-
-
-def _step(connection: sqlite3.Connection, above: float) -> int:
-    return make_room(connection) if used(connection) > above else 0
+            except Exception:  # without its keeper a journal grows until nothing can be written
+                log.exception("keeper_failed")

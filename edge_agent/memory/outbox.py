@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from edge_agent.memory.journal import last_of
+from edge_agent.memory.schema import snapshot
 from edge_models.errors import KitError
 from edge_sync.batch import MAX_BATCH_BYTES, encode
 from edge_sync.rows import LANES, Gap, Lane, Row, chain_start, row_bytes
@@ -48,18 +49,19 @@ class Outgoing:
 def streams(connection: sqlite3.Connection) -> list[StreamState]:
     """Every stream that has records, oldest epoch first."""
     found = []
-    cursors = {
-        (epoch, lane): (acked, trimmed)
-        for epoch, lane, acked, trimmed in connection.execute("SELECT epoch, lane, acked, trimmed FROM cursors")
-    }
-    for epoch, order, *lasts in connection.execute(
-        "SELECT epoch, ord, alarm, decision, telemetry FROM epochs ORDER BY ord"
-    ):
-        for lane, noted in zip(LANES, lasts, strict=True):
-            last = noted or last_of(connection, epoch, lane)
-            if last:
-                acked, trimmed = cursors.get((epoch, lane), (0, 0))
-                found.append(StreamState(epoch, order, lane, last, acked, trimmed))
+    with snapshot(connection):
+        cursors = {
+            (epoch, lane): (acked, trimmed)
+            for epoch, lane, acked, trimmed in connection.execute("SELECT epoch, lane, acked, trimmed FROM cursors")
+        }
+        for epoch, order, *lasts in connection.execute(
+            "SELECT epoch, ord, alarm, decision, telemetry FROM epochs ORDER BY ord"
+        ).fetchall():
+            for lane, noted in zip(LANES, lasts, strict=True):
+                last = noted or last_of(connection, epoch, lane)
+                if last:
+                    acked, trimmed = cursors.get((epoch, lane), (0, 0))
+                    found.append(StreamState(epoch, order, lane, last, acked, trimmed))
     return found
 
 
@@ -76,16 +78,17 @@ def read_batch(
     connection: sqlite3.Connection, stream: Stream, after: int, most: int = FULL_BATCH_ROWS
 ) -> Outgoing | None:
     """The batch that follows `after`, or None where nothing does. Raises `DamagedError`."""
-    rows = connection.execute(
-        "SELECT seq, at, kind, agent, subject, label, score, ref, body, hash FROM journal"
-        " WHERE epoch=? AND lane=? AND seq>? ORDER BY seq LIMIT ?",
-        (*stream, after, most),
-    ).fetchall()
-    while True:
-        outgoing = _encode(connection, stream, after, rows)
-        if outgoing is None or len(outgoing.message) <= MAX_BATCH_BYTES:
-            return outgoing
-        rows = rows[: max(1, len(rows) // 2)]
+    with snapshot(connection):  # rows, gaps and hashes must agree, and the keeper drops rows meanwhile
+        rows = connection.execute(
+            "SELECT seq, at, kind, agent, subject, label, score, ref, body, hash FROM journal"
+            " WHERE epoch=? AND lane=? AND seq>? ORDER BY seq LIMIT ?",
+            (*stream, after, most),
+        ).fetchall()
+        while True:
+            outgoing = _encode(connection, stream, after, rows)
+            if outgoing is None or len(outgoing.message) <= MAX_BATCH_BYTES:
+                return outgoing
+            rows = rows[: max(1, len(rows) // 2)]
 
 
 def _encode(

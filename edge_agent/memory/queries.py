@@ -13,6 +13,9 @@ from edge_sync.rows import LANES, record_id
 _NEAR_ROWS = 10_000
 """Rows of one transaction at the most: 1,024 observations with what follows from them, and room."""
 
+_LATEST_ROWS = 1_000
+"""How far back `latest_at` looks."""
+
 _COLUMNS = "epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash"
 
 
@@ -41,9 +44,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class OpenIntent:
-    """A decision whose act was begun, or was about to be, when the process ended."""
+    """A decision whose act was begun, or was about to be, when its agent ended."""
 
     decision: str
+    at_us: int
+    """When it was decided."""
     agent: str
     subject: str | None
     tool: str
@@ -105,23 +110,44 @@ def newest(
     return [(row[0], _record(row[1:])) for row in (rows if after else reversed(rows))]
 
 
-def open_intents(connection: sqlite3.Connection) -> list[OpenIntent]:
-    """Intents without a result."""
-    rows = connection.execute("SELECT decision, agent, subject, tool, args, valid_until FROM intents ORDER BY decision")
+def open_intents(connection: sqlite3.Connection, agent: str | None = None) -> list[OpenIntent]:
+    """Intents without a result: one agent's, or all."""
+    rows = connection.execute(
+        "SELECT decision, at, agent, subject, tool, args, valid_until FROM intents"
+        " WHERE :agent IS NULL OR agent=:agent ORDER BY decision",
+        {"agent": agent},
+    )
     return [
-        OpenIntent(d, agent, subject, tool, json.loads(args), until) for d, agent, subject, tool, args, until in rows
+        OpenIntent(decision, at, who, subject, tool, json.loads(args), until)
+        for decision, at, who, subject, tool, args, until in rows
     ]
 
 
+def latest_at(connection: sqlite3.Connection) -> int:
+    """The latest time that the newest records name, 0 where there are none: a sound clock can't be before it.
+
+    Of the newest only, so that a clock that was once ahead is forgotten after a while.
+    """
+    query = "SELECT coalesce(max(at), 0) FROM (SELECT at FROM journal ORDER BY id DESC LIMIT ?)"
+    return int(connection.execute(query, (_LATEST_ROWS,)).fetchone()[0])
+
+
 def recent_predictions(
-    connection: sqlite3.Connection, agent: str, since_us: int, most: int
+    connection: sqlite3.Connection, agent: str, since_us: int, until_us: int, most: int
 ) -> Iterator[tuple[str, int]]:
-    """Label and time of this agent's predictions since then, oldest first; reads `most` rows of the journal at most."""
+    """Label and time of this agent's predictions in that time, in the order they were made.
+
+    Reads `most` rows of the journal at most.
+    """
     rows = connection.execute(
         "SELECT kind, agent, label, at FROM (SELECT * FROM journal ORDER BY id DESC LIMIT ?) ORDER BY id",
         (most,),
     )
-    return ((label, at) for kind, who, label, at in rows if kind == "prediction" and who == agent and at >= since_us)
+    return (
+        (label, at)
+        for kind, who, label, at in rows
+        if kind == "prediction" and who == agent and since_us <= at <= until_us
+    )
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:

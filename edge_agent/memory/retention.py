@@ -1,4 +1,4 @@
-"""The disk budget: which rows go when room is needed, and the gap each loss leaves.
+"""The disk budget: which rows go when room is needed, and the gap each loss leaves. And when an epoch is forgotten.
 
 Acknowledged rows go first, oldest first. Only then unacknowledged ones: telemetry, then decision, then
 alarm; each of those leaves a row in `gaps` that reaches the hub.
@@ -14,6 +14,18 @@ HIGH_WATER, LOW_WATER = 0.85, 0.75
 STEP_ROWS = 2_000
 """Rows in one transaction, so that no agent waits long for the writer."""
 
+MAX_EPOCHS = 500
+"""Epochs held: each is a line of every hello. Of more, those the hub has wholly go even where there is room."""
+
+_SETTLED = (
+    "SELECT e.epoch FROM epochs e WHERE e.ord<(SELECT max(ord) FROM epochs)"
+    " AND e.alarm<=coalesce((SELECT acked FROM cursors c WHERE c.epoch=e.epoch AND c.lane='alarm'), 0)"
+    " AND e.decision<=coalesce((SELECT acked FROM cursors c WHERE c.epoch=e.epoch AND c.lane='decision'), 0)"
+    " AND e.telemetry<=coalesce((SELECT acked FROM cursors c WHERE c.epoch=e.epoch AND c.lane='telemetry'), 0)"
+    " ORDER BY e.ord LIMIT :epochs"
+)
+"""The oldest of the ended epochs of which the hub has every row and every gap."""
+
 REASON = "evicted: the disk budget is spent"
 
 
@@ -26,24 +38,60 @@ def used(connection: sqlite3.Connection) -> float:
     return float(pages - free) / float(most)
 
 
+def tend(connection: sqlite3.Connection, above: float) -> int:
+    """One step of housekeeping, in the caller's transaction; returns how many rows and epochs went.
+
+    Makes room where more than the share `above` of the budget is used.
+    """
+    gone = forget_epochs(connection)
+    if used(connection) > above:
+        return gone + make_room(connection)
+    too_many = connection.execute("SELECT count(*) FROM epochs").fetchone()[0] - MAX_EPOCHS
+    return gone + (_drop_acked(connection, settled=too_many) if too_many > 0 else 0)
+
+
 def make_room(connection: sqlite3.Connection) -> int:
     """Drop up to `STEP_ROWS` rows in the order above; returns how many. The caller's transaction."""
     return _drop_acked(connection) or _evict(connection)
 
 
-def _drop_acked(connection: sqlite3.Connection) -> int:
-    stream = connection.execute(
-        "SELECT c.epoch, c.lane, c.acked FROM cursors c JOIN epochs e USING (epoch)"
+def forget_epochs(connection: sqlite3.Connection) -> int:
+    """Forget the ended epochs of which the hub has all and no row is left here; returns how many.
+
+    One that never had a record is such an epoch. Gaps stay. The caller's transaction.
+    """
+    forgotten = connection.execute(
+        f"DELETE FROM epochs WHERE epoch IN ({_SETTLED})"  # noqa: S608 - a constant
+        " AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.epoch=epochs.epoch)",
+        {"epochs": -1},
+    ).rowcount
+    if forgotten:
+        connection.execute("DELETE FROM cursors WHERE epoch NOT IN (SELECT epoch FROM epochs)")
+    return forgotten
+
+
+def _drop_acked(connection: sqlite3.Connection, settled: int = -1) -> int:
+    """Drop up to `STEP_ROWS` rows that the hub has: of the `settled` oldest settled epochs, or of all."""
+    streams = connection.execute(
+        "SELECT c.epoch, c.lane, c.acked FROM cursors c JOIN epochs e USING (epoch)"  # noqa: S608 - a constant
         " WHERE EXISTS (SELECT 1 FROM journal j WHERE j.epoch=c.epoch AND j.lane=c.lane AND j.seq<=c.acked)"
-        " ORDER BY e.ord, c.lane='alarm', c.lane='decision' LIMIT 1"
-    ).fetchone()
-    if stream is None:
-        return 0
-    epoch, lane, acked = stream
+        f" AND (:epochs<0 OR c.epoch IN ({_SETTLED}))"
+        " ORDER BY e.ord, c.lane='alarm', c.lane='decision' LIMIT :streams",
+        {"epochs": settled, "streams": STEP_ROWS},
+    ).fetchall()
+    dropped = 0
+    for epoch, lane, acked in streams:
+        dropped += _trim(connection, epoch, lane, acked, STEP_ROWS - dropped)
+        if dropped == STEP_ROWS:
+            break
+    return dropped
+
+
+def _trim(connection: sqlite3.Connection, epoch: str, lane: str, acked: int, most: int) -> int:
     end = connection.execute(
         "SELECT seq, hash FROM (SELECT seq, hash FROM journal WHERE epoch=? AND lane=? AND seq<=? ORDER BY seq LIMIT ?)"
         " ORDER BY seq DESC LIMIT 1",
-        (epoch, lane, acked, STEP_ROWS),
+        (epoch, lane, acked, most),
     ).fetchone()
     dropped = connection.execute(
         "DELETE FROM journal WHERE epoch=? AND lane=? AND seq<=?", (epoch, lane, end[0])

@@ -1,6 +1,7 @@
 """The tables of a site's memory, and how its file is opened."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,11 @@ READ_LIMIT_S = 2.0
 def open_writer(path: Path, budget_mb: int) -> sqlite3.Connection:
     """Open (and make or migrate) the file for its one writer. Raises `ConfigError` where it is no memory of ours."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=READ_LIMIT_S + 3)
+    try:
+        _create_private(path)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=READ_LIMIT_S + 3)
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(f"{path}: cannot be opened as a site's memory: {error}") from None
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -61,6 +66,25 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """All reads inside see the file as it was at the first of them. One inside another is part of it."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _create_private(path: Path) -> None:
+    """Make a file that is not there yet, for its owner's eyes only: SQLite gives the WAL the mode of its database."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -102,8 +126,8 @@ CREATE TABLE cursors (
   epoch TEXT NOT NULL, lane TEXT NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
   trimmed INTEGER NOT NULL DEFAULT 0, trimmed_hash BLOB, PRIMARY KEY (epoch, lane)) WITHOUT ROWID;
 CREATE TABLE intents (
-  decision TEXT PRIMARY KEY, agent TEXT NOT NULL, subject TEXT, tool TEXT NOT NULL, args TEXT NOT NULL,
-  valid_until INTEGER NOT NULL) WITHOUT ROWID;
+  decision TEXT PRIMARY KEY, at INTEGER NOT NULL, agent TEXT NOT NULL, subject TEXT, tool TEXT NOT NULL,
+  args TEXT NOT NULL, valid_until INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE facts (
   scope TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, version INTEGER NOT NULL,
   origin TEXT, expires_at INTEGER, PRIMARY KEY (scope, key)) WITHOUT ROWID;

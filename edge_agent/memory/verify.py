@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from edge_agent.memory.outbox import streams
+from edge_agent.memory.schema import snapshot
 from edge_sync.rows import Row, chain, chain_start, row_bytes
 
 
@@ -34,14 +35,11 @@ def verify(connection: sqlite3.Connection) -> Report:
     for (problem,) in connection.execute("PRAGMA quick_check"):
         if problem != "ok":
             findings.append(Finding("", "", 0, f"SQLite: {problem}"))
-    connection.execute("BEGIN")  # one snapshot: a running site goes on writing
-    try:
+    with snapshot(connection):  # a running site goes on writing
         found = streams(connection)
         for state in found:
             checked, gone = _verify_stream(connection, state.epoch, state.lane, state.last, findings)
             rows, evicted = rows + checked, evicted + gone
-    finally:
-        connection.execute("ROLLBACK")
     return Report(len(found), rows, evicted, tuple(findings))
 
 
@@ -54,7 +52,7 @@ def _verify_stream(
         for first, end, end_hash in connection.execute(
             "SELECT first, last, hash FROM gaps WHERE epoch=:e AND lane=:l"
             " UNION ALL SELECT 1, trimmed, trimmed_hash FROM cursors WHERE epoch=:e AND lane=:l AND trimmed>0"
-            " ORDER BY 1",
+            " ORDER BY 1, 2",  # of two that begin together, the longer comes last and stays
             {"e": epoch, "l": lane},
         )
     }

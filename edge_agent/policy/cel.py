@@ -17,6 +17,7 @@ from typing import Any
 from cel_expr_python import cel
 
 from edge_agent.policy.diagnosis import CompileError, compile_error, runtime_error
+from edge_agent.policy.fact_keys import fact_keys
 from edge_agent.policy.readable import readable
 from edge_agent.policy.situation import Situation
 from edge_agent.records import Json
@@ -61,12 +62,14 @@ class Scope:
 class Expression:
     """A compiled CEL expression. It has no state: any number of threads may evaluate it."""
 
-    __slots__ = ("_compiled", "reads", "text")
+    __slots__ = ("_compiled", "facts_read", "reads", "text")
 
     def __init__(self, text: str, compiled: Any) -> None:
         self.text = text
         self.reads = frozenset(_ROOT.findall(text))
         """Which of observation, facts, site and recent its text names: at least all that it reads."""
+        self.facts_read = fact_keys(text)
+        """The facts it can read; None where its text does not show it."""
         self._compiled = compiled
 
     def holds(self, scope: Scope) -> tuple[bool, str | None]:

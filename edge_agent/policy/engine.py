@@ -64,12 +64,16 @@ class Policy:
     abstain_below: float
     rules: tuple[Rule, ...]
     cases: tuple[Case, ...]
+    facts_read: frozenset[str] | None = field(init=False, repr=False)
+    """The facts that the rules can read; None where one of them computes a key, so it may be any."""
     _windows: dict[str, Window] = field(init=False, repr=False)
     _reads: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._windows = {rule.name: Window(rule.limit) for rule in self.rules if rule.limit}
         self._reads = frozenset().union(*(each.reads for each in self._expressions()))
+        facts = [each.facts_read for each in self._expressions()]
+        self.facts_read = None if None in facts else frozenset().union(*(keys for keys in facts if keys is not None))
 
     @property
     def tools(self) -> frozenset[str]:

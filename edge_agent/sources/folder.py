@@ -134,7 +134,8 @@ class FolderSource:
                 pass  # somebody took it away: then it is not there, which is what we want
             except OSError as error:
                 if name not in self._stuck:
-                    log.warning("file_not_put_away", extra={"path": str(path), "reason": error.strerror})
+                    where = {"folder": str(self._folder), "file": _shown(name)}
+                    log.warning("file_not_put_away", extra={**where, "reason": error.strerror})
                     self._stuck.add(name)
                 continue
             del self._taken[name]
@@ -211,17 +212,17 @@ class FolderSource:
                     return None
             return self._observation(name, data)
         except RejectedError as error:
-            return Malformed(f"file {name}: {error}", self._now_us(), "folder", excerpt(data))
+            return Malformed(f"file {_shown(name)}: {error}", self._now_us(), "folder", excerpt(data))
         except FileNotFoundError:
             return None
         except OSError as error:
-            return Malformed(f"file {name}: {error.strerror}", self._now_us(), "folder")
+            return Malformed(f"file {_shown(name)}: {error.strerror}", self._now_us(), "folder")
 
     def _observation(self, name: str, data: bytes) -> Observation:
         if self._options.take == "json":
-            return Observation({**read_object(data), "_file": name}, self._now_us(), "folder")
+            return Observation({**read_object(data), "_file": _shown(name)}, self._now_us(), "folder")
         picture = decode_picture(data)
-        values: dict[str, Json] = {"_file": name, "height": picture.shape[0], "width": picture.shape[1]}
+        values: dict[str, Json] = {"_file": _shown(name), "height": picture.shape[0], "width": picture.shape[1]}
         return Observation(values, self._now_us(), "folder", {"image": picture})
 
     def _put_away(self, path: Path, good: bool) -> None:
@@ -232,6 +233,11 @@ class FolderSource:
         while os.path.lexists(target):  # a camera may give every picture the same name
             target = target.with_name(f"{path.name}.{self._now_us()}")
         path.rename(target)
+
+
+def _shown(name: str) -> str:
+    """A file's name as text: a name is bytes to the system, and they need not be UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _renamed(status: os.stat_result) -> bool:

@@ -39,9 +39,9 @@ class BlobStore:
     def put(self, digest: Digest, data: bytes) -> None:
         """Keep an artifact that is here as a whole already."""
         if not self.has(digest):
-            part = self._part(digest)
-            part.write_bytes(data)
-            self._finish(part, digest)
+            self._part(digest).unlink(missing_ok=True)
+            self.keep(Keep(digest, 0, 0, data))
+            self._finish(self._part(digest), digest)
 
     def held_chunks(self, digest: str, artifact: Artifact) -> list[int]:
         """The chunks of an arriving artifact that are on disk and right: found by hashing, so nothing can lie."""
@@ -59,7 +59,10 @@ class BlobStore:
         """Write a verified chunk at its place."""
         fd = os.open(self._part(chunk.digest), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            os.pwrite(fd, chunk.data, chunk.offset)
+            rest, at = memoryview(chunk.data), chunk.offset
+            while rest:
+                written = os.pwrite(fd, rest, at)
+                rest, at = rest[written:], at + written
         finally:
             os.close(fd)
 

@@ -19,8 +19,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent.brain import Brain
+from edge_agent.inference.model import Model
+from edge_agent.memory.journal import Journal
+from edge_agent.policy import load_policy
 from edge_models.bundle import Bundle, Golden, read_bundle, write_bundle
 from edge_models.contract import Contract, ImageSpec, TensorSpec
+from edge_models.shipped import shipped_path
+from edge_sync.release import AgentSpec
 
 LABELS = ("normal", "worn", "broken")
 
@@ -198,6 +204,48 @@ def two_input_bundle(make_bundle: MakeBundle) -> Bundle:
         golden_atol=0.01,
     )
     return make_bundle(contract=contract, graph=graph)
+
+
+class MakeBrain(Protocol):
+    """A brain of the shipped trace model, whose agent replays the model's golden samples."""
+
+    def __call__(self, policy: str = ..., *, name: str = "press", **spec: Any) -> Brain: ...
+
+
+ALWAYS_ALERT = """
+policy: always
+version: 1
+rules:
+  - name: speak
+    when: prediction.score >= 0.0
+    do: {tool: alert, with: {message: =prediction.label}}
+"""
+
+
+@pytest.fixture(scope="session")
+def trace_model() -> Model:
+    """The shipped model of traces."""
+    return Model(read_bundle(shipped_path("trace", "2")))
+
+
+@pytest.fixture
+def make_brain(trace_model: Model) -> MakeBrain:
+    """A maker of brains; keyword arguments are the agent's spec."""
+
+    def make(policy: str = ALWAYS_ALERT, *, name: str = "press", **spec: Any) -> Brain:
+        plain = {"source": {"kind": "replay", "file": str(shipped_path("trace", "2")), "limit": 3}, "grants": ["alert"]}
+        words = {"name": name, "bundle": trace_model.digest, "policy": "p", **plain, **spec}
+        return Brain(AgentSpec.model_validate(words), 1, trace_model, load_policy(policy.encode()))
+
+    return make
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """A site's memory, closed at the end."""
+    made = Journal(tmp_path / "memory.db", 64, lambda: time.time_ns() // 1000)
+    yield made
+    made.close()
 
 
 DEADLINE_S = 20.0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.memory import keeper as keeper_module
 from edge_agent.memory import outbox, queries
 from edge_agent.memory.draft import Draft, Fact, Intent, to_body
 from edge_agent.memory.journal import GROUP_COMMIT_S, Growth, Journal, JournalUnavailableError
@@ -97,6 +98,155 @@ def test_a_unit_that_is_wrong_does_not_take_others_with_it(journal: Journal) -> 
     journal.write(chain_of_three())
     with reading(journal.path) as db:
         assert verify(db).findings == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Draft("urgent", "event", "a", 1, "{}"),  # type: ignore[arg-type]
+        Draft("decision", "event", "a", 2**63, "{}"),
+        Draft("decision", "event", "a", 2**65, "{}"),
+        Draft("decision", "event", "a", 1, "\udcff"),
+        Draft("decision", "event", "a", None, "{}"),  # type: ignore[arg-type]
+        Draft("decision", "event", "a", 1, "{}", ref=Draft("decision", "event", "a", 1, "{}")),
+    ],
+    ids=["lane", "at", "at-huge", "surrogate", "no-time", "ref"],
+)
+def test_whatever_is_wrong_with_a_unit_only_its_own_writer_hears_of_it(journal: Journal, wrong: Draft) -> None:
+    good = [chain_of_three() for _ in range(3)]
+    heard: list[Exception | None] = []
+
+    def write(drafts: list[Draft]) -> None:
+        try:
+            journal.write(drafts)
+            heard.append(None)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            heard.append(error)
+
+    threads = [threading.Thread(target=write, args=(drafts,)) for drafts in ([wrong], *good)]
+    with journal._commit_lock:  # so that all of it is one transaction
+        journal.later([wrong])
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(journal._queue) == 5)
+    for thread in threads:
+        thread.join()
+    assert sorted(error is None for error in heard) == [False, True, True, True]
+    assert not any(isinstance(error, JournalUnavailableError) for error in heard), "waiting would not help"
+    assert wrong.id is None
+    late = chain_of_three()
+    journal.later(late)  # the thread that writes by itself lives
+    wait_for(lambda: late[-1].id is not None)
+    with reading(journal.path) as db:
+        assert all(queries.record(db, draft.id or "") for drafts in (*good, late) for draft in drafts)
+        assert db.execute("SELECT count(*) FROM journal").fetchone() == (12,)
+        assert verify(db).findings == ()
+
+
+def test_an_interrupted_commit_is_durable_for_nobody(journal: Journal) -> None:
+    def interrupt(_: sqlite3.Connection) -> None:
+        raise KeyboardInterrupt
+
+    drafts, heard = chain_of_three(), []
+
+    def write() -> None:
+        with pytest.raises(JournalUnavailableError, match="cut short"):
+            journal.write(drafts)
+        heard.append(True)
+
+    thread = threading.Thread(target=write)
+    with journal._commit_lock:
+        journal.later(also=interrupt)
+        thread.start()
+        wait_for(lambda: len(journal._queue) == 2)
+        with pytest.raises(KeyboardInterrupt):
+            journal._commit_waiting()
+    thread.join()
+    assert heard == [True]
+    journal.write(drafts)
+    with reading(journal.path) as db:
+        assert verify(db).rows == 3
+
+
+def test_a_new_epoch_that_finds_the_disk_full_leaves_all_as_it_was(journal: Journal) -> None:
+    before = (journal.epoch, journal.order)
+    budget = journal._connection.execute("PRAGMA max_page_count").fetchone()[0]
+    journal._connection.execute("PRAGMA max_page_count=1")
+    journal._connection.execute(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON main.epochs BEGIN"
+        " INSERT INTO journal VALUES (NULL, 'e', 'alarm', 1, 1, 'k', 'a', NULL, NULL, NULL, NULL,"
+        " hex(zeroblob(9000000)), x''); END"
+    )
+    with pytest.raises(JournalUnavailableError, match="full"):
+        journal.new_epoch()
+    assert not journal._connection.in_transaction
+    assert (journal.epoch, journal.order) == before
+    journal._connection.execute(f"PRAGMA max_page_count={budget}")
+    journal._connection.execute("DROP TRIGGER full")
+    journal.write(chain_of_three())
+    journal.new_epoch()
+    assert journal.order == before[1] + 1
+
+
+def test_maintenance_that_fails_is_undone(journal: Journal) -> None:
+    journal.write(chain_of_three())
+
+    def fail(db: sqlite3.Connection) -> int:
+        db.execute("DELETE FROM journal")
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        journal.maintain(fail)
+    journal.write(chain_of_three())
+    with reading(journal.path) as db:
+        assert verify(db).rows == 6
+
+
+def test_the_keeper_outlives_a_file_that_is_locked_for_long(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keeper_module, "LOOK_S", 0.01)
+    journal._connection.execute("PRAGMA busy_timeout=50")
+    other = sqlite3.connect(journal.path, isolation_level=None)
+    keeper = Keeper(journal)
+    keeper.start()
+    other.execute("BEGIN IMMEDIATE")
+    wait_for(lambda: "keeper_waits" in caplog.messages)
+    other.execute("ROLLBACK")
+    other.close()
+
+    def fail(*_: object) -> int:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(keeper_module, "tend", fail)
+    wait_for(lambda: "keeper_failed" in caplog.messages)
+    called = threading.Event()
+
+    def note(*_: object) -> int:
+        called.set()
+        return 0
+
+    monkeypatch.setattr(keeper_module, "tend", note)
+    assert called.wait(5)
+    keeper.close()
+
+
+def test_nobody_else_may_read_what_a_site_remembers(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        journal = Journal(tmp_path / "memory.db", 64, now_us)
+        journal.write(chain_of_three())
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("memory.db*")}
+        journal.close()
+    finally:
+        os.umask(umask)
+    assert modes == {"memory.db": 0o600, "memory.db-wal": 0o600, "memory.db-shm": 0o600}
+
+
+def test_a_file_that_cant_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(ConfigError, match=r"folder\.db: cannot be opened as a site's memory"):
+        open_writer(tmp_path / "folder.db", 64)
 
 
 def test_an_intent_is_open_until_its_action_is_recorded(journal: Journal) -> None:
@@ -303,12 +453,6 @@ def test_a_file_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     raw.close()
     with pytest.raises(ConfigError, match="newer edge-agent"):
         open_writer(path, 64)
-
-
-def test_a_body_too_large_is_replaced_by_its_size() -> None:
-    body = to_body({"picture": "x" * MAX_BODY_BYTES})
-    assert len(body) < 200
-    assert '"too_large_bytes"' in body
 
 
 def test_every_lane_is_known_to_the_epochs_table(journal: Journal) -> None:

@@ -79,6 +79,19 @@ def test_a_renamed_file_is_taken_at_once_and_gone_when_done(inbox: Path, source:
     assert source.dropped() == 0
 
 
+def test_a_name_that_is_no_utf8_is_shown_with_what_can_be_read_of_it(inbox: Path, source: FolderSource) -> None:
+    for name, content in ((b"\xff-good.json", b'{"n": 1}'), (b"\xff-oops.json", b"oops")):
+        put(inbox, os.fsdecode(name), content)
+    good, bad = source.take(10, 20)
+    assert isinstance(good, Observation)
+    assert good.values == {"n": 1, "_file": "\ufffd-good.json"}
+    assert isinstance(bad, Malformed)
+    assert bad.reason.startswith("file \ufffd-oops.json: ")
+    source.done()
+    assert names(inbox) == []
+    assert os.listdir(os.fsencode(inbox / "bad")) == [b"\xff-oops.json"], "and put away under the name it has"
+
+
 def test_a_file_that_is_still_written_to_is_left_alone_until_it_rests(inbox: Path, source: FolderSource) -> None:
     with (inbox / "slow.json").open("wb") as file:
         file.write(b'{"text": "')

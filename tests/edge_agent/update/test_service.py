@@ -177,14 +177,14 @@ def test_a_full_journal_delays_an_activation_and_does_not_lose_it(fx: Fixture) -
     release, blobs = fx.release(2)
     for digest, data in blobs.items():
         fx.blobs.put(digest, data)
-    body = to_body({"x": "y" * 60_000})
 
-    def fill() -> None:
-        for _ in range(2000):
+    def fill(body: str) -> None:
+        for _ in range(20_000):
             fx.journal.write([Draft("telemetry", "observation", "a", now_us(), body)])
 
-    with pytest.raises(JournalUnavailableError):
-        fill()
+    for size in (60_000, 4_000, 100, 1):  # smaller and smaller, until nothing at all fits
+        with pytest.raises(JournalUnavailableError):
+            fill(to_body({"x": "y" * size}))
     fx.desired(1, release)
     wait_for(lambda: fx.state() == ("staged", 1))
     keeper = Keeper(fx.journal)
