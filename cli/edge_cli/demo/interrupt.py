@@ -1,7 +1,7 @@
 """Ctrl-C that can't be lost.
 
-Python raises KeyboardInterrupt wherever the main thread is; where that is a hook it runs around a fork, the exception
-is printed and gone. So it is noted as well, and looked at between steps.
+Python raises KeyboardInterrupt wherever the main thread happens to be; where that is a hook it runs around a fork, the
+exception is printed and gone. So the first Ctrl-C is noted and looked at between steps; a second one is raised.
 """
 
 import signal
@@ -10,7 +10,7 @@ from typing import Self
 
 
 class Interrupt:
-    """While this context lasts, Ctrl-C is raised and remembered."""
+    """While this context lasts, Ctrl-C ends what runs at the next `check`."""
 
     def __init__(self) -> None:
         self._seen = False
@@ -23,10 +23,11 @@ class Interrupt:
         signal.signal(signal.SIGINT, self._before)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt where it was pressed and got lost."""
+        """Raise KeyboardInterrupt where Ctrl-C was pressed."""
         if self._seen:
             raise KeyboardInterrupt
 
     def _heard(self, _number: int, _frame: FrameType | None) -> None:
+        if self._seen:
+            raise KeyboardInterrupt
         self._seen = True
-        raise KeyboardInterrupt

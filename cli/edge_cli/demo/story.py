@@ -261,9 +261,11 @@ class Story:
 
     def _command(self, *arguments: str) -> None:
         """Run an `edge-agent` command as a user would. Raises `RetryableError` with what it said."""
+        self._interrupt.check()
         done = subprocess.run(
             [sys.executable, "-m", "edge_cli.main", *arguments], capture_output=True, text=True, check=False
         )
+        self._interrupt.check()
         if done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise RetryableError(f"edge-agent {' '.join(arguments[:3])} failed: {said[-1] if said else 'in silence'}")
