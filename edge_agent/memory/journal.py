@@ -77,11 +77,21 @@ class Growth:
 class Journal:
     """The one writer of a site's memory. Safe to call from any thread."""
 
-    def __init__(self, path: Path, budget_mb: int, now_us: Callable[[], int]) -> None:
-        """Open the file and begin a new epoch. Raises `ConfigError`, `JournalUnavailableError`."""
+    def __init__(
+        self,
+        path: Path,
+        budget_mb: int,
+        now_us: Callable[[], int],
+        draw: Callable[[], str] = lambda: secrets.token_hex(8),
+        flushes: bool = True,
+    ) -> None:
+        """Open the file and begin a new epoch, whose id is drawn. Raises `ConfigError`, `JournalUnavailableError`.
+
+        Without `flushes` there is no thread: what is handed over for `later` waits for the next `write` or `flush`.
+        """
         self.path = path
         self._connection = open_writer(path, budget_mb)
-        self._now_us = now_us
+        self._now_us, self._draw = now_us, draw
         self._queue: deque[_Unit] = deque()
         self._commit_lock = threading.Lock()
         self._wake = threading.Event()
@@ -97,7 +107,8 @@ class Journal:
             self._connection.close()
             raise
         self._flusher = threading.Thread(target=self._flush_now_and_then, name="journal", daemon=True)
-        self._flusher.start()
+        if flushes:
+            self._flusher.start()
 
     def listen(self, listener: Callable[[Growth], None]) -> None:
         """Have `listener` called after each commit, on the committing thread; it must return at once."""
@@ -151,14 +162,15 @@ class Journal:
             return
         self._stop.set()
         self._wake.set()
-        self._flusher.join()
+        if self._flusher.is_alive():
+            self._flusher.join()
         with self._commit_lock:
             self._commit_waiting()
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
 
     def _begin_epoch(self) -> None:
-        epoch = Epoch(secrets.token_hex(8))
+        epoch = Epoch(self._draw())
         connection = self._connection
         with self._transaction():
             previous = connection.execute("SELECT epoch, ord FROM epochs ORDER BY ord DESC LIMIT 1").fetchone()

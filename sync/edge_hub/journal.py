@@ -82,7 +82,7 @@ def store_batches(db: Connection, arrived: Sequence[Arrived | Poison], now_us: i
         else:
             work.take(each)
     work.flush()
-    moved = [(*k, p.high, p.hash, now_us) for k, p in work.prefixes.items() if held.get(k) != p]
+    moved = [(*k, p.high, p.hash, now_us, 0, 0, False) for k, p in work.prefixes.items() if held.get(k) != p]
     if moved:
         db.exec_driver_sql(_MOVE_STREAMS, moved)
     return work.stored

@@ -15,11 +15,12 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
 
-VERSION = 1
+VERSION = 2
 """Of this schema; kept in `meta`."""
 
 meta = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
@@ -39,8 +40,12 @@ sites = Table(
     Column("release", BigInteger),
     Column("generation", BigInteger),
     Column("state", Text),
+    Column("journal_key", Text),
+    Column("facts_version", BigInteger),
     sqlite_with_rowid=False,
 )
+"""`journal_key`: the ed25519 key, hex, of the first checkpoint that came; those with another key are an incident.
+`facts_version`: up to where the site says it has the fleet's facts."""
 
 records = Table(
     "records",
@@ -88,10 +93,103 @@ streams = Table(
     Column("high", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("since_us", BigInteger, nullable=False),
+    Column("told", BigInteger, nullable=False, server_default=text("0")),
+    Column("last", BigInteger, nullable=False, server_default=text("0")),
+    Column("forked", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("site", "epoch", "lane"),
     sqlite_with_rowid=False,
 )
-"""The end of what is held of each stream, without a hole: every number up to `high` is a record or in a gap."""
+"""The end of what is held of each stream, without a hole: every number up to `high` is a record or in a gap.
+
+`told` is the highest end its site ever told of, `last` what it told most recently: 0 once it holds the epoch no more.
+Where `told` is above both `high` and `last`, records were lost that never came: an unknown tail. `forked`: the site
+has other rows above `high` under the same numbers, and they will not come."""
+
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("site", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("ord", BigInteger, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Column("held", Boolean, nullable=False),
+    PrimaryKeyConstraint("site", "epoch"),
+    sqlite_with_rowid=False,
+)
+"""Every epoch a site told of: its order there, when the hub first heard of it, and whether the site holds it still."""
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("site", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("epoch", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    PrimaryKeyConstraint("site", "key"),
+    sqlite_with_rowid=False,
+)
+"""What each site knows: the newest `fact` record of each key, as JSON text. `since_us` is its epoch's."""
+
+fleet_facts = Table(
+    "fleet_facts",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text),
+    Column("version", BigInteger, nullable=False, unique=True),
+    Column("expires_at", BigInteger),
+    Column("at_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What all sites are told: the newest version of each key. Without a value: a tombstone."""
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("site", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("first_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+    Column("times", Integer, nullable=False),
+    Column("detail", JSON, nullable=False),
+    PrimaryKeyConstraint("site", "what", "key"),
+    sqlite_with_rowid=False,
+)
+"""What a person should look at: a journal that went back, two processes with one id, a checkpoint that does not fit."""
+
+keep = Table(
+    "keep",
+    metadata,
+    Column("kind", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("days", Integer, nullable=False),
+    PrimaryKeyConstraint("kind", "agent"),
+    sqlite_with_rowid=False,
+)
+"""How long records are kept at the hub; `*` stands for all. What no row matches is kept for ever."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("site", Text, primary_key=True),
+    Column("worker", Text, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Which ingest worker listens to which site, where there are several."""
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker", Text, primary_key=True),
+    Column("until_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The ingest workers that are alive."""
 
 quarantine = Table(
     "quarantine",

@@ -43,20 +43,32 @@ class EpochState(Document):
 
 
 class Heartbeat(Document):
-    """`up/heartbeat`, retained: enough for the hub to name what it never received."""
+    """`up/heartbeat`, retained: enough for the hub to name what it never received.
+
+    All epochs that the site holds above the order `after` are in it. `facts` is the version of the fleet's facts here.
+    """
 
     at_us: int
+    after: SeqField = 0
     epochs: list[EpochState]
     versions: dict[str, str] = {}
+    facts: SeqField = 0
 
 
 class Hello(Document):
-    """`up/hello`: asks where to resume each of these epochs."""
+    """`up/hello`: asks where to resume each of these epochs.
+
+    All that the site holds above the order `after` are in it, up to the last one named; in the last page up to the end.
+    """
 
     sync: Annotated[str, Field(max_length=64)]
     page: Annotated[int, Field(ge=1)] = 1
     pages: Annotated[int, Field(ge=1, le=1000)] = 1
+    after: SeqField = 0
     epochs: Annotated[list[EpochState], Field(max_length=EPOCHS_PER_PAGE)]
+    facts: SeqField = 0
+    lost: bool = False
+    """The site has no memory: it asks for what the hub can give back of it."""
 
 
 class Resume(Document):

@@ -289,8 +289,14 @@ class Uplink:
         states = [EpochState(epoch=e, order=o, last=lasts) for e, (o, lasts) in epochs.items()]
         states.sort(key=lambda state: state.order)
         pages = [states[i : i + EPOCHS_PER_PAGE] for i in range(0, len(states), EPOCHS_PER_PAGE)] or [[]]
+        afters = [0, *(page[-1].order for page in pages[:-1])]
         return [
-            SayHello(tuple(Hello(sync=self._sync, page=i, pages=len(pages), epochs=p) for i, p in enumerate(pages, 1)))
+            SayHello(
+                tuple(
+                    Hello(sync=self._sync, page=number, pages=len(pages), after=after, epochs=page)
+                    for number, (after, page) in enumerate(zip(afters, pages, strict=True), 1)
+                )
+            )
         ]
 
 
