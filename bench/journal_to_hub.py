@@ -27,7 +27,7 @@ from edge_agent.memory.journal import Journal
 from edge_agent.memory.outbox import read_batch
 from edge_agent.memory.schema import reading
 from edge_agent.uplink import UplinkService
-from edge_hub.dialect import insert_sql
+from edge_hub.dialect import BulkInsert
 from edge_hub.schema import records
 from edge_hub.store import Store
 from edge_sync.rows import LANES
@@ -64,7 +64,7 @@ def bare(folder: Path, rows: list[Row]) -> float:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA wal_autocheckpoint=4000")
-        sql = insert_sql(records)
+        sql = BulkInsert(records).sqlite
         start = time.perf_counter()
         for at in range(0, len(as_stored), BATCH_ROWS):
             db.execute("BEGIN IMMEDIATE")

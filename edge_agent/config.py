@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edge_models.errors import ConfigError, RejectedError
+from edge_sync.keep import ALL, MAX_DAYS, Keep, KeepRule
 from edge_sync.mqtt import Broker
 from edge_sync.release import AgentSpec
+from edge_sync.rows import Kind
 from edge_sync.topics import site_id
 from edge_sync.yamlfile import load_yaml
 
@@ -60,6 +62,14 @@ class Disk(_Section):
     journal_mb: Annotated[int, Field(ge=16, le=1_000_000)] = 512
 
 
+class KeepFor(_Section):
+    """Records of a kind and agent go from this site so many days after they were made, once the hub has them."""
+
+    kind: Kind | Literal["*"]
+    agent: Annotated[str, Field(min_length=1, max_length=100)] = ALL
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS)]
+
+
 class SiteConfig(_Section):
     """A site file."""
 
@@ -78,6 +88,8 @@ class SiteConfig(_Section):
     """Tools any agent here may call at all, whatever a release says."""
     api: ApiConfig | None = ApiConfig()
     disk: Disk = Disk()
+    keep: list[KeepFor] = []
+    """What no line matches stays as long as there is room. The most exact line counts, kind before agent."""
     log: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("site")
@@ -88,6 +100,15 @@ class SiteConfig(_Section):
         except RejectedError as error:
             raise ValueError(str(error)) from None
 
+    @field_validator("keep")
+    @classmethod
+    def _is_said_once(cls, value: list[KeepFor]) -> list[KeepFor]:
+        said = [(each.kind, each.agent) for each in value]
+        for each in said:
+            if said.count(each) > 1:
+                raise ValueError(f"two lines are for kind {each[0]!r} and agent {each[1]!r}")
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -97,6 +118,10 @@ class Site:
     base: Path
     data: Path
     """The folder for everything this site remembers."""
+
+    def keep(self) -> Keep:
+        """How many days records are kept here."""
+        return Keep(KeepRule(each.kind, each.agent, each.days) for each in self.config.keep)
 
     def path(self, relative: Path | None) -> Path | None:
         """A path of the site file, resolved."""

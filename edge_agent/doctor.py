@@ -14,9 +14,14 @@ from urllib.parse import urlsplit
 
 from edge_agent.brain import deploy
 from edge_agent.config import Site
+from edge_agent.memory.damage import read_mark
 from edge_agent.memory.outbox import streams
 from edge_agent.memory.queries import open_intents
+from edge_agent.memory.rescue import set_aside
 from edge_agent.memory.schema import reading
+from edge_agent.memory.splice import DAMAGED
+from edge_agent.memory.tombstones import ERASED, EXPIRED
+from edge_agent.memory.wear import recent
 from edge_agent.update.slots import read_refused, read_slot
 from edge_models.errors import KitError
 from edge_sync.release import resolve
@@ -102,18 +107,41 @@ def _memory(site: Site) -> Iterator[Finding]:
         newest = connection.execute(
             "SELECT max(at) FROM (SELECT at FROM journal ORDER BY id DESC LIMIT 100)"
         ).fetchone()[0]
-        evicted = connection.execute("SELECT coalesce(sum(last - first + 1), 0) FROM gaps").fetchone()[0]
+        evicted = connection.execute(
+            "SELECT coalesce(sum(last - first + 1), 0) FROM gaps WHERE reason NOT IN (?, ?, ?)",
+            (EXPIRED, ERASED, DAMAGED),
+        ).fetchone()[0]
+        damaged = connection.execute(
+            "SELECT coalesce(sum(last - first + 1), 0) FROM gaps WHERE reason=?", (DAMAGED,)
+        ).fetchone()[0]
         intents = len(open_intents(connection))
+        wear = recent(connection)
     waits = "wait for the hub's acknowledgement" if site.config.hub is not None else "are kept"
     yield Finding("ok", "memory", f"{backlog} records {waits}")
+    if wear.decided:
+        text = f"{wear.per_decision / 1000:.1f} kB written for each decision, {wear.decided} of them counted"
+        yield Finding("ok", "wear", text)
     if newest is not None and newest > time.time_ns() // 1000 + 60_000_000:
         yield Finding("warn", "clock", "records are newer than this clock", "the clock was set back: set it right")
     if evicted:
         yield Finding(
             "warn", "memory", f"{evicted} records were dropped unsent", "raise disk.journal_mb, or mend the link"
         )
+    if damaged:
+        yield Finding("warn", "memory", f"{damaged} records were damaged on this disk", "replace the disk or card")
     if intents and not _running(site.data / "lock"):
         yield Finding("warn", "memory", f"{intents} acts were cut short", "they are settled when the site starts")
+
+
+def _damage(site: Site) -> Iterator[Finding]:
+    mark = read_mark(site.data / "memory.db")
+    if mark is not None and mark.report is None:
+        yield Finding(
+            "fail", "memory", f"it is damaged: {mark.reason}", "restart the site: it mends what can be mended"
+        )
+    for file in set_aside(site.data):
+        what = f"{file.name} was damaged and is kept ({file.stat().st_size // 2**20} MiB)"
+        yield Finding("warn", "memory", what, "delete it when nobody wants to look into it; replace the disk or card")
 
 
 def _release(site: Site) -> Iterator[Finding]:
@@ -163,6 +191,7 @@ _LOOKS: tuple[Callable[[Site], Iterator[Finding]], ...] = (
     _clock,
     _disk,
     _process,
+    _damage,
     _memory,
     _release,
     _agents,

@@ -1,30 +1,40 @@
 """The site process: makes the parts, starts them in order, ends them in order."""
 
-import fcntl
 import logging
 import os
 import threading
 import time
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from edge_agent.actor import Actor
 from edge_agent.api.server import LocalApi
 from edge_agent.brain import Deployment, deploy
-from edge_agent.config import Site
+from edge_agent.config import HubLink, Site
+from edge_agent.fleet_facts import FleetFactsService
 from edge_agent.inference.registry import Models
+from edge_agent.memory.checkpoint import KEY_FILE, Checkpointer
+from edge_agent.memory.damage import Mark, read_mark, take_mark_off, write_mark
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
+from edge_agent.memory.expiry import Expiry
 from edge_agent.memory.facts import Facts
-from edge_agent.memory.journal import Journal
+from edge_agent.memory.integrity import IntegrityCheck
+from edge_agent.memory.journal import Journal, JournalDamagedError
 from edge_agent.memory.keeper import Keeper
+from edge_agent.memory.lock import lock_data
 from edge_agent.memory.queries import open_intents
+from edge_agent.memory.rescue import rescue
 from edge_agent.memory.schema import reading
+from edge_agent.memory.wear import WearMeter
 from edge_agent.records import Json
+from edge_agent.rehydrate import rehydrate
 from edge_agent.status import Watched, families, status
 from edge_agent.supervisor import Supervisor
 from edge_agent.tools.base import Tool, ToolContext
 from edge_agent.tools.registry import make_tools
 from edge_agent.update.blobs import BlobStore
+from edge_agent.update.refusals import Refusals
 from edge_agent.update.service import Outbox, UpdateService
 from edge_agent.update.slots import Slot, read_slot, standing
 from edge_agent.uplink import UplinkService
@@ -52,11 +62,25 @@ class SiteProcess:
         self.site = site
         site.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         (site.data / "api.port").unlink(missing_ok=True)
-        self._lock = _lock_data(site)
-        self.journal = Journal(site.data / "memory.db", site.config.disk.journal_mb, now_us)
+        self.damage: str | None = None
+        """Why the memory has to be mended: by the next process, before it opens it."""
+        self._lock = lock_data(site.data)
+        try:
+            mended, back = self._open_memory(site.data / "memory.db")
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._wear = WearMeter(self.journal)
         self.models = Models()
         self._tools: dict[str, Tool] = {}
         try:
+            if mended is not None:
+                event = Draft("alarm", "event", JOURNAL_AGENT, now_us(), to_body(mended), label="journal_damaged")
+                self.journal.write([event])
+                take_mark_off(self.journal.path)
+            if back is not None:
+                event = Draft("decision", "event", JOURNAL_AGENT, now_us(), to_body(back), label="rehydrated")
+                self.journal.write([event])
             self._facts = Facts(self.journal, now_us)
             context = ToolContext(site.config.site, site.endpoint, self._facts.set, now_us)
             self._tools = make_tools(site.config.grants, context)
@@ -66,13 +90,16 @@ class SiteProcess:
             running, self._deployment = self._choose()
             self.uplink: UplinkService | None = None
             self.updates: UpdateService | None = None
+            self._fleet_facts: FleetFactsService | None = None
             if site.config.hub is not None:
-                self._connect(running)
+                self._connect(running, site.config.hub)
             self.api = self._make_api()
         except BaseException:
             self._close_memory()
             raise
-        self._keeper = Keeper(self.journal)
+        self._checkpoints = Checkpointer(self.journal, site.config.site, site.data / KEY_FILE, now_us)
+        self._expiry = Expiry(self.journal, site.keep(), now_us)
+        self._keeper = Keeper(self.journal, self._tend)
 
     def start(self) -> None:
         """Settle what the last process left open, then start the agents, then the link to the hub."""
@@ -87,6 +114,8 @@ class SiteProcess:
         if self.api is not None:
             self.api.start()
             (self.site.data / "api.port").write_text(f"{self.api.port}\n")
+        if self._fleet_facts is not None:
+            self._fleet_facts.start()
         if self.updates is not None and self.uplink is not None:
             self.updates.start()
             self.uplink.start()
@@ -101,18 +130,67 @@ class SiteProcess:
         event = Draft("decision", "event", JOURNAL_AGENT, now_us(), "{}", label="stopped")
         try:
             self.journal.write([event])
+            self._checkpoints.note(time.monotonic())
         except KitError as error:
             log.warning("stop_not_recorded", extra={"reason": str(error)})
         if self.uplink is not None:
             self.uplink.close(DRAIN_S)
+        if self._fleet_facts is not None:
+            self._fleet_facts.close()
         self._keeper.close()
+        self._wear.note()
+        self._check.close()
         self._close_memory()
 
-    def wait(self, stop: threading.Event, once: bool) -> None:
-        """Until `stop` is set, or (with `once`) until every source is at its end."""
+    def wait(self, stop: threading.Event, once: bool, mends: bool = True) -> None:
+        """Until `stop` is set, (with `once`) until every source is at its end, or until its memory has to be mended.
+
+        Where it `mends` it not, the site goes on as it can; its next start mends it.
+        """
         while not stop.wait(0.2):
             if once and self.supervisor.exhausted():
                 return
+            found = self._check.poll()
+            if found is not None:
+                self.damaged(found)
+            if mends and self.damage is not None:
+                return
+
+    def damaged(self, reason: str) -> None:
+        """The memory is not what was written. Safe to call from any thread, again and again."""
+        if self.damage is not None:
+            return
+        self.damage = reason
+        log.error("memory_damaged", extra={"reason": reason})
+        try:
+            if read_mark(self.journal.path) is None:
+                write_mark(self.journal.path, Mark(reason))
+        except OSError as error:
+            log.error("memory_not_marked", extra={"reason": str(error)})
+
+    def _open_memory(self, path: Path) -> tuple[dict[str, Json] | None, dict[str, Json] | None]:
+        """Open the journal, mended where it must be; what came of that, and what came back from the hub."""
+        budget_mb = self.site.config.disk.journal_mb
+        while True:
+            mended = rescue(path, budget_mb, now_us)
+            self._check = IntegrityCheck(path)
+            # Before the first epoch: its order must be above all that the hub knows, and agents must have their facts.
+            back = rehydrate(self.site, now_us)
+            try:
+                self.journal = Journal(path, budget_mb, now_us)
+            except JournalDamagedError as error:
+                if mended is not None:
+                    raise
+                write_mark(path, Mark(str(error)))
+                continue
+            self.journal.on_damage = self.damaged
+            return mended, back
+
+    def _tend(self, now: float) -> None:
+        """What the keeper's thread does beside making room."""
+        self._checkpoints.tick(now)
+        self._wear.tick(now)
+        self._expiry.tick(now)
 
     def _choose(self) -> tuple[Slot, Deployment]:
         """The release to run: the active slot, else the previous one, else what the site file names.
@@ -145,7 +223,7 @@ class SiteProcess:
         except (RejectedError, ConfigError) as error:
             raise ConfigError(f"site {self.site.config.site}: {error}") from None
 
-    def _connect(self, running: Slot) -> None:
+    def _connect(self, running: Slot, hub: HubLink) -> None:
         uplink = UplinkService(self.site, self.journal, _versions(), now_us)
         outbox = Outbox(
             reported=lambda document: uplink.publish("reported", dump(document), retain=True),
@@ -165,7 +243,11 @@ class SiteProcess:
             outbox,
             now_us,
         )
+        uplink.on_damage = self.damaged
         uplink.on_desired, uplink.on_chunk, uplink.on_up = updates.desired, updates.chunk, updates.link_up
+        refusals = Refusals(self.journal, now_us, time.monotonic, "facts_refused")
+        self._fleet_facts = FleetFactsService(hub.director_key, self._facts, refusals)
+        uplink.on_facts, uplink.facts_version = self._fleet_facts.heard, lambda: self._facts.fleet_version
         self.uplink, self.updates = uplink, updates
 
     def _make_api(self) -> LocalApi | None:
@@ -179,7 +261,7 @@ class SiteProcess:
             except OSError as error:
                 raise ConfigError(f"api.token_file {token_file}: {error.strerror}") from None
         first = self._deployment.release.release
-        watched = Watched(self.site, self.journal, self.supervisor, self.uplink, self.updates, first)
+        watched = Watched(self.site, self.journal, self._wear, self.supervisor, self.uplink, self.updates, first)
         show, measure = partial(status, watched), partial(families, watched)
         return LocalApi(self.models, show, measure, config.host, config.port, token)
 
@@ -192,14 +274,3 @@ class SiteProcess:
 
 def _versions() -> dict[str, str]:
     return {"edge-agent-kit": version("edge-agent-kit"), "onnxruntime": version("onnxruntime")}
-
-
-def _lock_data(site: Site) -> int:
-    """Hold the data folder for this process alone: two writers of one journal would fork it."""
-    fd = os.open(site.data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise ConfigError(f"{site.data}: another process runs this site; stop it first") from None
-    return fd

@@ -11,6 +11,7 @@ from edge_agent.api.status import AgentStatus, HubStatus, LastDecision, MemorySt
 from edge_agent.config import Site
 from edge_agent.loop import Loop
 from edge_agent.memory.journal import Journal
+from edge_agent.memory.wear import WearMeter
 from edge_agent.supervisor import Supervisor
 from edge_agent.update.service import UpdateService
 from edge_agent.uplink import UplinkService
@@ -35,6 +36,7 @@ class Watched:
 
     site: Site
     journal: Journal
+    wear: WearMeter
     supervisor: Supervisor
     uplink: UplinkService | None
     updates: UpdateService | None
@@ -89,6 +91,12 @@ def families(process: Watched) -> Iterable[Family]:
         "edge_journal_commits_total", "counter", "Transactions of the journal.", (Sample(process.journal.commits, {}),)
     )
     memory = _memory(process)
+    wear = process.wear.wear()
+    if wear is not None:
+        text = "Bytes this process made the disk write, checkpoints and updates included."
+        yield Family("edge_disk_written_bytes_total", "counter", text, (Sample(wear.written_bytes, {}),))
+        yield _gauge("edge_disk_written_bytes_per_decision", "Of these, for each decision.", wear.per_decision)
+    yield _gauge("edge_journal_budget_bytes", "What the journal may take of the disk.", memory["budget_bytes"])
     yield _gauge("edge_journal_bytes", "The journal on disk, its WAL included.", memory["used_bytes"])
     if process.uplink is not None:
         yield _gauge("edge_outbox_rows", "Records the hub has not acknowledged.", process.uplink.backlog())
@@ -156,8 +164,12 @@ def _release(process: Watched) -> ReleaseStatus:
 
 def _memory(process: Watched) -> MemoryStatus:
     path = process.journal.path
-    files = (path, path.with_name(path.name + "-wal"))
-    return {
+    files = (path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
+    shown: MemoryStatus = {
         "used_bytes": sum(os.stat(file).st_size for file in files if file.exists()),
         "budget_bytes": process.site.config.disk.journal_mb * 1024 * 1024,
     }
+    wear = process.wear.wear()
+    if wear is not None and wear.decided:
+        shown["written_bytes_per_decision"] = round(wear.per_decision)
+    return shown

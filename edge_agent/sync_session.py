@@ -6,12 +6,12 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Growth, Journal
-from edge_agent.memory.outbox import DamagedError, StreamState, read_batch, set_cursor, streams
+from edge_agent.memory.outbox import DamagedError, StreamState, epochs, read_batch, set_cursor, set_forked, streams
 from edge_agent.memory.schema import snapshot
 from edge_models.errors import RejectedError
 from edge_sync.documents import EPOCHS_PER_PAGE, Ack, EpochState, Heartbeat, LaneSeqs, Presence, Resume, dump, load
@@ -20,6 +20,15 @@ from edge_sync.uplink import Effect, Forked, MoveCursor, SayHello, Stream, Uplin
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 30.0
+
+HEARTBEAT_EPOCHS = 20
+"""The newest epochs, which a heartbeat names; a site that is started often holds hundreds."""
+
+FULL_EVERY = 20
+"""Of so many heartbeats the first names up to `EPOCHS_PER_PAGE`: a hub that was restored learns of older ones."""
+
+PRESENCE_EVERY = 4
+"""Of so many heartbeats one brings the presence again."""
 
 
 class Publish(Protocol):
@@ -50,6 +59,7 @@ class SiteSync:
         self._grown: dict[Stream, Growth] = {}
         self._damaged: set[Stream] = set()
         self._heartbeat_at = 0.0
+        self._heartbeats = 0
         self.online = False
         self.facts_version: Callable[[], int] = lambda: 0
         """Up to where the fleet's facts are known here."""
@@ -59,8 +69,12 @@ class SiteSync:
 
     def introduce(self, now: float) -> None:
         """Learn what the journal holds already; once, before the first link."""
+        for epoch, order in epochs(self._connection).items():
+            self._uplink.began(epoch, order)
         for state in streams(self._connection):
             self._uplink.grew(state.epoch, state.order, state.lane, state.last, now)
+            if state.forked:
+                self._uplink.give_up(state.stream)
 
     def backlog(self) -> int:
         """Rows the hub has not acknowledged."""
@@ -88,7 +102,7 @@ class SiteSync:
         self.online = True
         cursors: dict[Stream, int] = {state.stream: state.acked for state in streams(self._connection)}
         self._publish("presence", self.presence(True), retain=True)
-        self._heartbeat_at = now
+        self._heartbeat_at, self._heartbeats = now, 0
         self._perform(self._uplink.up(self._draw(), cursors, now))
 
     def down(self) -> None:
@@ -115,10 +129,14 @@ class SiteSync:
         if self.online and now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_S
             with snapshot(self._connection):
-                held = streams(self._connection)
-                heartbeat = self._heartbeat(held)
-            self._uplink.forget(self._uplink.epochs() - {state.epoch for state in held} - {self._journal.epoch})
+                orders = epochs(self._connection)
+                most = HEARTBEAT_EPOCHS if self._heartbeats % FULL_EVERY else EPOCHS_PER_PAGE
+                heartbeat = self._heartbeat(orders, streams(self._connection), most)
+            self._heartbeats += 1
+            self._uplink.forget(self._uplink.epochs() - orders.keys() - {self._journal.epoch})
             self._publish("heartbeat", dump(heartbeat), retain=True)
+            if self._heartbeats % PRESENCE_EVERY == 0:  # brokers forget what they retained
+                self._publish("presence", self.presence(True), retain=True)
         self._send(now)
 
     def _grew(self, growth: Growth) -> None:
@@ -141,6 +159,8 @@ class SiteSync:
         log.error("stream_forked", extra={"epoch": stream[0], "lane": stream[1]})
         if stream[0] == self._journal.epoch:
             self._journal.new_epoch()
+            self._uplink.began(self._journal.epoch, self._journal.order)
+        self._journal.later(also=lambda db: set_forked(db, stream))
         self._alarm("fork", stream, "the hub holds other rows under these numbers")
 
     def _send(self, now: float) -> None:
@@ -171,26 +191,26 @@ class SiteSync:
         what = to_body({"epoch": stream[0], "lane": stream[1], "reason": reason})
         self._journal.later([Draft("alarm", "event", JOURNAL_AGENT, self._now_us(), what, label=label)])
 
-    def _heartbeat(self, held: list[StreamState]) -> Heartbeat:
-        """Every epoch held, with what was evicted of it, so that the hub can name what it never receives."""
+    def _heartbeat(self, orders: Mapping[str, int], held: Sequence[StreamState], most: int) -> Heartbeat:
+        """The newest epochs held, with what was evicted of them, so that the hub can name what it never receives."""
         evicted: dict[str, LaneSeqs] = {}
         for epoch, lane, count in self._connection.execute(
-            "SELECT epoch, lane, sum(last - first + 1) FROM gaps GROUP BY epoch, lane"
+            "SELECT epoch, lane, sum(last - first + 1) FROM gaps WHERE reason NOT IN ('expired', 'erased')"
+            " GROUP BY epoch, lane"
         ):
             evicted.setdefault(epoch, {})[lane] = count
-        epochs: dict[str, EpochState] = {}
-        lasts: dict[str, LaneSeqs] = {}
+        lasts: dict[str, LaneSeqs] = {epoch: {} for epoch in orders}
         for state in held:
-            lasts.setdefault(state.epoch, {})[state.lane] = state.last
-            epochs[state.epoch] = EpochState(
-                epoch=state.epoch, order=state.order, last=lasts[state.epoch], evicted=evicted.get(state.epoch, {})
-            )
-        newest = sorted(epochs.values(), key=lambda state: -state.order)
-        left_out = newest[EPOCHS_PER_PAGE:]
+            lasts[state.epoch][state.lane] = state.last
+        newest = sorted(orders, key=lambda epoch: -orders[epoch])
+        left_out = newest[most:]
         return Heartbeat(
             at_us=self._now_us(),
-            after=left_out[0].order if left_out else 0,
-            epochs=newest[:EPOCHS_PER_PAGE],
+            after=orders[left_out[0]] if left_out else 0,
+            epochs=[
+                EpochState(epoch=epoch, order=orders[epoch], last=lasts[epoch], evicted=evicted.get(epoch, {}))
+                for epoch in newest[:most]
+            ],
             versions=self._versions,
             facts=self.facts_version(),
         )

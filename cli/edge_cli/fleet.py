@@ -7,10 +7,18 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
+from edge_cli import fleet_explain, fleet_facts, fleet_keep, fleet_losses, fleet_verify
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption, connect
 from edge_cli.output import data, emit_json, talk
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="What runs where.")
+app.command("losses")(fleet_losses.losses_command)
+app.command("explain")(fleet_explain.explain_command)
+app.command("verify")(fleet_verify.verify_command)
+app.add_typer(fleet_keep.app, name="keep")
+app.command("erase")(fleet_keep.erase)
+app.command("facts")(fleet_facts.facts)
+app.add_typer(fleet_facts.app, name="fact")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -63,7 +71,7 @@ def _table(sites: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("SITE", "LINK", "RELEASE", "STATE"):
         table.add_column(name, no_wrap=True)
-    for name in ("RECORDS", "BACKLOG", "LOST", "PUT ASIDE"):
+    for name in ("RECORDS", "BACKLOG", "LOST", "UNKNOWN", "PUT ASIDE"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("LAST HEARD", no_wrap=True)
     for site in sites:
@@ -72,7 +80,7 @@ def _table(sites: list[dict[str, Any]]) -> Table:
             "up" if site["online"] else "down",
             _or_dash(site["release"]),
             _or_dash(site["state"]),
-            *(str(site[name]) for name in ("records", "backlog", "lost", "quarantined")),
+            *(str(site[name]) for name in ("records", "backlog", "lost", "unknown", "quarantined")),
             _ago(site["last_seen_us"]),
         )
     return table
@@ -90,7 +98,10 @@ def _details(shown: dict[str, Any], gaps: list[dict[str, Any]]) -> list[str]:
     lines += [f"stream {each['epoch']}:{each['lane']}: held up to {each['high']}" for each in shown["streams"]]
     for gap in gaps:
         span = f"{gap['epoch']}:{gap['lane']}:{gap['first']}-{gap['last']}"
-        lines.append(f"lost {gap['count']}: {span}: {gap['reason']}")
+        what = "let go" if gap["reason"].startswith(("expired", "erased")) else "lost"
+        lines.append(f"{what} {gap['count']}: {span}: {gap['reason']}")
+    if shown["unknown"]:
+        lines.append(f"unknown {shown['unknown']}: never came and will not: edge-agent fleet losses {shown['site']}")
     return lines
 
 

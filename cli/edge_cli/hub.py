@@ -1,15 +1,19 @@
 """`edge-agent hub`: the hub."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edge_cli import hub_backup
 from edge_cli.logs import log_to_stderr
 from edge_cli.output import talk
 from edge_models.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The hub.")
+app.command("backup")(hub_backup.backup)
+app.command("restore")(hub_backup.restore)
 
 
 @app.callback()
@@ -28,6 +32,16 @@ def serve(
     broker: Annotated[
         str, typer.Option(metavar="URL|embedded", help="The MQTT broker; embedded: one of the hub's own.")
     ] = "embedded",
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="postgresql://USER@HOST/NAME in place of SQLite in DIR; its password: ~/.pgpass, or PGPASSFILE.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=99, help="Processes that take in; with 1 the hub does it itself.")
+    ] = 1,
 ) -> None:
     """Run a hub: take in what sites deliver, serve the API, tell sites what to run; Ctrl-C or SIGTERM ends it.
 
@@ -39,4 +53,9 @@ def serve(
         raise ConfigError(f"a hub needs the extra [hub] ({error.name}): pip install 'edge-agent-kit[hub]'") from None
 
     log_to_stderr("info")
-    serve_hub(folder, http, broker, lambda line: talk.print(line, markup=False, soft_wrap=True))
+    crew = [sys.executable, "-m", "edge_cli.hub_worker"]
+    serve_hub(folder, http, broker, _say, database, workers, crew)
+
+
+def _say(line: str) -> None:
+    talk.print(line, markup=False, soft_wrap=True)

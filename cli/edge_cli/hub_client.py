@@ -63,7 +63,15 @@ class HubClient:
             raise ConfigError(f"hub {url!r}: a token may not travel in clear: use https://")
         self._url, self._token = url.rstrip("/"), token
 
-    def request(self, method: str, path: str, *, json: Any = None, body: bytes | Path | None = None) -> Any:
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        body: bytes | Path | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Any:
         """The JSON answer; a `body` that is a path is that file's bytes.
 
         Raises `HubRefusal`, a `RejectedError`, with the hub's reason, `ConfigError` for a token it does not know,
@@ -72,21 +80,21 @@ class HubClient:
         if isinstance(body, Path):
             try:
                 with body.open("rb") as file:
-                    return self._ask(method, path, file, "application/octet-stream", body.stat().st_size)
+                    return self._ask(method, path, file, "application/octet-stream", body.stat().st_size, timeout_s)
             except OSError as error:
                 raise ConfigError(f"{body}: {error.strerror}") from None
         if json is not None:
             body = _dump(json)
         kind = "application/octet-stream" if json is None else "application/json"
-        return self._ask(method, path, body, kind, len(body or b""))
+        return self._ask(method, path, body, kind, len(body or b""), timeout_s)
 
-    def _ask(self, method: str, path: str, body: Any, kind: str, size: int) -> Any:
+    def _ask(self, method: str, path: str, body: Any, kind: str, size: int, timeout_s: float) -> Any:
         headers = {"authorization": f"Bearer {self._token}", "content-type": kind, "content-length": str(size)}
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self._url + path, body, headers, method=method
         )
         try:
-            with _opener.open(request, timeout=TIMEOUT_S) as answer:
+            with _opener.open(request, timeout=timeout_s) as answer:
                 return _load(answer.read(MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:
             with error:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,9 @@ from edge_agent.config import load_site
 from edge_cli.logs import log_to_stderr
 
 app = typer.Typer(add_completion=False)
+
+MEND_AGAIN_S = 600.0
+"""A mended memory is not mended again before: a disk that damages every file would keep a site from working."""
 
 
 @app.command()
@@ -34,9 +38,14 @@ def run(
     stop = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stop.set())
-    process = SiteProcess(site)
-    try:
-        process.start()
-        process.wait(stop, once)
-    finally:
-        process.close()
+    mended_at = -MEND_AGAIN_S
+    while True:
+        process = SiteProcess(site)
+        try:
+            process.start()
+            process.wait(stop, once, mends=time.monotonic() - mended_at >= MEND_AGAIN_S)
+        finally:
+            process.close()
+        if process.damage is None or stop.is_set() or (once and process.supervisor.exhausted()):
+            return
+        mended_at = time.monotonic()

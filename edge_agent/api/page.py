@@ -75,6 +75,8 @@ def _memory(memory: MemoryStatus) -> str:
     remarks = [f"of {_size(budget)}"] if budget else []
     if memory.get("evicted_rows"):
         remarks.append(f"{_count(memory['evicted_rows'], 'old record')} removed to make room")
+    if "written_bytes_per_decision" in memory:
+        remarks.append(f"{_size(memory['written_bytes_per_decision'])} written for each decision")
     return _card("Memory", _size(used), remarks, extra=bar)
 
 

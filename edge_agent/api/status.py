@@ -61,6 +61,8 @@ class MemoryStatus(TypedDict, total=False):
     used_bytes: int
     budget_bytes: int
     evicted_rows: int
+    written_bytes_per_decision: int
+    """What the process made the disk write, for each decision it made."""
 
 
 class Status(TypedDict, total=False):

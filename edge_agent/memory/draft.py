@@ -5,6 +5,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Union
 
+import orjson
+
 from edge_agent.records import Json
 from edge_sync.rows import MAX_BODY_BYTES, Kind, Lane
 
@@ -75,12 +77,16 @@ def to_body(value: dict[str, Json]) -> str:
 
 
 def to_json(value: Json) -> str:
-    """`value` as JSON, however large; what is no JSON becomes text."""
-    return well_formed(json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_plain))
+    """`value` as JSON, however large; what is no JSON becomes text, or null where it is no number."""
+    try:
+        return orjson.dumps(value, default=_plain).decode()
+    except TypeError:  # an integer beyond 64 bits, half a surrogate pair, a key that is no text
+        return well_formed(json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_plain))
 
 
 def well_formed(text: str) -> str:
-    """`text` with a replacement character for each half of a surrogate pair: SQLite and the wire take no other."""
+    """`text` with a replacement character for NUL and for each half of a surrogate pair: databases take no other."""
+    text = text.replace("\0", "\ufffd")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -89,7 +95,7 @@ def well_formed(text: str) -> str:
 
 
 def _fits(text: str) -> bool:
-    return len(text.encode()) <= MAX_BODY_BYTES
+    return len(text) * 4 <= MAX_BODY_BYTES or len(text.encode()) <= MAX_BODY_BYTES
 
 
 def _plain(value: Any) -> Json:

@@ -10,12 +10,14 @@ import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.memory.damage import is_damage
 from edge_agent.memory.draft import Draft
-from edge_agent.memory.retention import forget_epochs
+from edge_agent.memory.retention import forget_epochs, make_room
+from edge_agent.memory.room import ALSO_PAGES, NoRoomError, Room
 from edge_agent.memory.schema import open_writer
 from edge_models.errors import RetryableError
 from edge_sync.rows import LANES, MAX_BODY_BYTES, Epoch, Lane, Row, chain, chain_start, record_id, row_bytes
@@ -28,6 +30,12 @@ GROUP_COMMIT_S = 0.05
 MAX_WAITING = 10_000
 """Undemanding records in memory; beyond it, their writers wait for the disk like everybody else."""
 
+EVICTIONS = 4
+"""Steps of eviction before one transaction at the most: more is left to the next ones, and to the keeper."""
+
+NO_NUMBER = 2**53
+"""No record has it, nor a larger one; and text, which SQLite keeps in a column of numbers too, counts as larger."""
+
 _INSERT = (
     "INSERT INTO journal (epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -38,12 +46,18 @@ class JournalUnavailableError(RetryableError):
     """The journal can't take records now (a full disk): nothing was written, so nothing may be done."""
 
 
+class JournalDamagedError(JournalUnavailableError):
+    """The journal's file is not what SQLite wrote: it takes no records until it was mended."""
+
+
 @dataclass(slots=True, eq=False)
 class _Unit:
     drafts: Sequence[Draft] = ()
     also: Callable[[sqlite3.Connection], None] | None = None
     """Further statements of the same transaction."""
     waited_for: bool = True
+    pages: int = 0
+    """What it may change at the most."""
     done: bool = False
     error: Exception | None = None
 
@@ -74,6 +88,21 @@ class Growth:
     last: int
 
 
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Where the lanes of the epoch end, as of one commit."""
+
+    epoch: Epoch
+    order: int
+    ends: Mapping[Lane, tuple[int, str]]
+    """Number and hash, hex, of the last record; a lane without one is left out."""
+
+    @property
+    def rows(self) -> int:
+        """Records of the epoch."""
+        return sum(seq for seq, _ in self.ends.values())
+
+
 class Journal:
     """The one writer of a site's memory. Safe to call from any thread."""
 
@@ -91,13 +120,20 @@ class Journal:
         """
         self.path = path
         self._connection = open_writer(path, budget_mb)
+        self.room = Room(self._connection, path, budget_mb * 1024 * 1024)
+        self._spare_pages = 0
+        """What may be written before the file is measured again."""
         self._now_us, self._draw = now_us, draw
         self._queue: deque[_Unit] = deque()
         self._commit_lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._listeners: list[Callable[[Growth], None]] = []
+        self.on_damage: Callable[[str], None] = lambda _: None
+        """Called where SQLite says that the file is damaged, on the thread that met it; it must return at once."""
         self.commits = 0
+        self.decided = 0
+        """Decisions written by this process."""
         self.epoch = Epoch("")
         self.order = 0
         self._tails: dict[Lane, _Tail] = {}
@@ -118,9 +154,18 @@ class Journal:
         """The lane's last durable sequence number in this epoch."""
         return self._tails[lane].seq
 
+    def heads(self) -> Heads:
+        """Where the epoch's lanes end: all that is in it is durable."""
+        with self._commit_lock:
+            ends = {lane: (tail.seq, tail.hash.hex()) for lane, tail in self._tails.items() if tail.seq}
+            return Heads(self.epoch, self.order, ends)
+
     def write(self, drafts: Sequence[Draft], also: Callable[[sqlite3.Connection], None] | None = None) -> None:
-        """Durable on return, all or nothing. Raises `JournalUnavailableError`, or whatever is wrong with a draft."""
-        unit = _Unit(drafts, also)
+        """Durable on return, all or nothing. Raises `JournalUnavailableError`, or whatever is wrong with a draft.
+
+        What is more than one transaction can hold is written in several, in order: then a part may be durable alone.
+        """
+        unit = self._unit(drafts, also, waited_for=True)
         self._queue.append(unit)
         with self._commit_lock:
             if not unit.done:
@@ -135,7 +180,7 @@ class Journal:
         if len(self._queue) >= MAX_WAITING:
             self.write(drafts, also)
             return
-        self._queue.append(_Unit(drafts, also, waited_for=False))
+        self._queue.append(self._unit(drafts, also, waited_for=False))
         self._wake.set()
 
     def flush(self) -> None:
@@ -151,10 +196,16 @@ class Journal:
     def maintain(self, work: Callable[[sqlite3.Connection], int]) -> int:
         """Run `work` in a transaction of its own (retention); returns what it returns.
 
-        Raises `JournalUnavailableError`, or what `work` raises; nothing of it was done then.
+        It changes about `room.budget.step_pages` pages at the most. Raises `JournalUnavailableError`, or what `work`
+        raises; nothing of it was done then.
         """
-        with self._commit_lock, self._transaction():
+        with self._commit_lock, self._transaction(self.room.budget.step_pages):
             return work(self._connection)
+
+    def fold(self) -> None:
+        """Fold the WAL into the file as far as readers allow: one that shrank does so on disk."""
+        with self._commit_lock, contextlib.suppress(sqlite3.Error):  # SQLite tries again by itself
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         """Write what waits, fold the WAL into the file, and close."""
@@ -166,13 +217,15 @@ class Journal:
             self._flusher.join()
         with self._commit_lock:
             self._commit_waiting()
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with contextlib.suppress(sqlite3.DatabaseError):  # the WAL of a damaged file stays for who mends it
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
 
     def _begin_epoch(self) -> None:
         epoch = Epoch(self._draw())
         connection = self._connection
-        with self._transaction():
+        self._evict_for(ALSO_PAGES)
+        with self._transaction(ALSO_PAGES):
             previous = connection.execute("SELECT epoch, ord FROM epochs ORDER BY ord DESC LIMIT 1").fetchone()
             if previous is not None:
                 lasts = [last_of(connection, previous[0], lane) for lane in LANES]
@@ -187,27 +240,46 @@ class Journal:
         self.epoch, self.order = epoch, order
         self._tails = {lane: _Tail(0, chain_start(epoch, lane)) for lane in LANES}
 
+    def _unit(
+        self, drafts: Sequence[Draft], also: Callable[[sqlite3.Connection], None] | None, waited_for: bool
+    ) -> _Unit:
+        pages = sum(map(self.room.pages_of, drafts)) + (ALSO_PAGES if also is not None else 0)
+        return _Unit(drafts, also, waited_for, pages)
+
     def _commit_waiting(self) -> None:
-        """Write every waiting unit in one transaction. The caller holds the commit lock."""
-        units = []
-        while self._queue:
-            units.append(self._queue.popleft())
-        if any(unit.drafts or unit.also for unit in units):
-            self._commit(units)
-        else:
+        """Write every waiting unit, as many in one transaction as it may hold. The caller holds the commit lock."""
+        waiting = len(self._queue)
+        while waiting:
+            units = [self._queue.popleft()]
+            pages = units[0].pages
+            while len(units) < waiting and pages + self._queue[0].pages <= self.room.budget.transaction_pages:
+                pages += self._queue[0].pages
+                units.append(self._queue.popleft())
+            waiting -= len(units)
+            try:
+                if any(unit.drafts or unit.also for unit in units):
+                    self._commit(units)
+            except JournalUnavailableError as error:  # so it is for all the others
+                self._keep_or_refuse([*units, *(self._queue.popleft() for _ in range(waiting))], error)
+                return
             for unit in units:
                 unit.done = True
 
     def _commit(self, units: list[_Unit]) -> None:
+        """Write these. Raises `JournalUnavailableError`; what is wrong with one of them is told to its writer."""
+        pages = sum(unit.pages for unit in units)
+        if pages > self.room.budget.transaction_pages and len(units[0].drafts) > 1:
+            self._commit_in_parts(units[0])
+            return
         work = _Work({lane: _Tail(tail.seq, tail.hash) for lane, tail in self._tails.items()})
         try:
-            with self._transaction():
+            self._make_way(pages, any(unit.drafts for unit in units))
+            with self._transaction(pages):
                 for unit in units:
                     self._put(unit, work)
                 self._connection.executemany(_INSERT, work.rows)
-        except JournalUnavailableError as error:
-            self._keep_or_refuse(units, error)
-            return
+        except JournalUnavailableError:
+            raise
         except Exception as error:  # one unit is wrong, whatever it is: the others must not suffer for it
             if len(units) == 1:
                 units[0].done, units[0].error = True, error
@@ -220,6 +292,7 @@ class Journal:
         self.commits += 1
         for draft, public_id in work.ids:
             draft.id = public_id
+            self.decided += draft.kind == "decision"
         grown = [lane for lane in LANES if work.tails[lane].seq > self._tails[lane].seq]
         self._tails = work.tails
         for unit in units:
@@ -227,6 +300,42 @@ class Journal:
         for lane in grown:
             for listener in self._listeners:
                 listener(Growth(self.epoch, self.order, lane, self._tails[lane].seq))
+
+    def _commit_in_parts(self, unit: _Unit) -> None:
+        """One unit that is too large for a transaction. What is written of it when the disk is full stays written."""
+        while not unit.done:
+            pages, count = ALSO_PAGES, 0
+            while count < len(unit.drafts):
+                pages += self.room.pages_of(unit.drafts[count])
+                if count and pages > self.room.budget.transaction_pages:
+                    break
+                count += 1
+            ends = count == len(unit.drafts)
+            part = self._unit(unit.drafts[:count], unit.also if ends else None, unit.waited_for)
+            self._commit([part])
+            unit.drafts, unit.pages = unit.drafts[count:], unit.pages - part.pages
+            unit.done, unit.error = ends or part.error is not None, part.error
+
+    def _make_way(self, pages: int, records: bool) -> None:
+        """Have room in the file: a writer that is faster than the keeper evicts by itself.
+
+        Raises `JournalUnavailableError` where nothing that may go is left; what is no record may use the reserve. The
+        file is measured only now and then.
+        """
+        if pages > self._spare_pages:
+            self._evict_for(pages)
+            if records and not self.room.has(pages):
+                raise _unavailable("its budget is full")
+            self._spare_pages = max(pages, self.room.budget.full_pages - self.room.used_pages())
+        self._spare_pages -= pages
+
+    def _evict_for(self, pages: int) -> None:
+        for _ in range(EVICTIONS):
+            if self.room.used_pages() + pages <= self.room.budget.full_pages:
+                return
+            with self._transaction(self.room.budget.step_pages):
+                if not make_room(self._connection, self.room.budget.step_pages):
+                    return
 
     def _put(self, unit: _Unit, work: _Work) -> None:
         for draft in unit.drafts:
@@ -244,7 +353,7 @@ class Journal:
                 draft.agent,
                 draft.subject,
                 draft.label,
-                draft.score,
+                _score(draft.score),
                 ref,
                 draft.body,
             )
@@ -282,26 +391,35 @@ class Journal:
             )
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All of it or nothing. Raises `JournalUnavailableError` where the file can't take it, whatever it is.
+    def _transaction(self, pages: int) -> Iterator[None]:
+        """All of it or nothing; it changes about so many pages.
+
+        Raises `JournalUnavailableError` where the file can't take it, whatever it is.
 
         What SQLite says of the values themselves goes on as it is: those would be refused for ever.
         """
         try:
+            self.room.wait_for(pages)
             self._connection.execute("BEGIN IMMEDIATE")
             yield
+            self.room.check()
             self._connection.execute("COMMIT")
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):  # if it stays open, the next BEGIN fails, and this is tried again
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-                raise _unavailable(error) from None
+            if is_damage(error):
+                self.on_damage(str(error))
+                raise JournalDamagedError(f"the journal is damaged ({error})", 1.0) from None
+            if isinstance(error, sqlite3.Error | NoRoomError) and not isinstance(error, sqlite3.IntegrityError):
+                raise _unavailable(str(error)) from None
             raise
 
     def _keep_or_refuse(self, units: list[_Unit], error: JournalUnavailableError) -> None:
         """Nothing was written: those who wait are told; what nobody waits for is kept for the next transaction."""
         for unit in reversed(units):
+            if unit.done:
+                continue
             if unit.waited_for:
                 unit.done, unit.error = True, JournalUnavailableError(str(error), error.retry_after_s)
             else:
@@ -325,14 +443,23 @@ class Journal:
 def last_of(connection: sqlite3.Connection, epoch: str, lane: str) -> int:
     """The last sequence number ever used in a stream, from whatever of it is left."""
     query = (
-        "SELECT max(coalesce((SELECT max(seq) FROM journal WHERE epoch=:e AND lane=:l), 0),"
-        " coalesce((SELECT max(last) FROM gaps WHERE epoch=:e AND lane=:l), 0),"
-        " coalesce((SELECT max(trimmed) FROM cursors WHERE epoch=:e AND lane=:l), 0))"
+        "SELECT max(coalesce((SELECT max(seq) FROM journal WHERE epoch=:e AND lane=:l AND seq<:n), 0),"
+        " coalesce((SELECT max(last) FROM gaps WHERE epoch=:e AND lane=:l AND last<:n), 0),"
+        " coalesce((SELECT max(trimmed) FROM cursors WHERE epoch=:e AND lane=:l AND trimmed<:n), 0))"
     )
-    return int(connection.execute(query, {"e": epoch, "l": lane}).fetchone()[0])
+    return int(connection.execute(query, {"e": epoch, "l": lane, "n": NO_NUMBER}).fetchone()[0])
 
 
-def _unavailable(error: sqlite3.Error) -> JournalUnavailableError:
+def _score(score: float | None) -> float | None:
+    """As the file gives it back: it knows neither an integer, nor minus zero, nor NaN in this column."""
+    if score is None:
+        return None
+    if not 0.0 <= score <= 1.0:
+        raise ValueError(f"a score of {score}: one is in [0, 1]")
+    return float(score) + 0.0
+
+
+def _unavailable(error: str) -> JournalUnavailableError:
     return JournalUnavailableError(
         f"the journal can't be written ({error}): free disk space, or raise disk.journal_mb", 1.0
     )

@@ -137,16 +137,12 @@ def recent_predictions(
 ) -> Iterator[tuple[str, int]]:
     """Label and time of this agent's predictions in that time, in the order they were made.
 
-    Reads `most` rows of the journal at most.
+    Reads the newest `most` rows of the journal at most, and nothing of their bodies.
     """
-    rows = connection.execute(
-        "SELECT kind, agent, label, at FROM (SELECT * FROM journal ORDER BY id DESC LIMIT ?) ORDER BY id",
-        (most,),
-    )
-    return (
-        (label, at)
-        for kind, who, label, at in rows
-        if kind == "prediction" and who == agent and since_us <= at <= until_us
+    return connection.execute(
+        "SELECT label, at FROM journal WHERE id>(SELECT max(id) FROM journal)-:most"
+        " AND kind='prediction' AND agent=:agent AND at BETWEEN :since AND :until ORDER BY id",
+        {"most": most, "agent": agent, "since": since_us, "until": until_us},
     )
 
 

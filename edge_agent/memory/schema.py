@@ -3,24 +3,30 @@
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edge_agent.memory.budget import PAGE_BYTES, Budget, divide, frame_bytes
+from edge_agent.memory.rewrite import rewrite, too_large_for_good
 from edge_models.errors import ConfigError
 
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 1
+VERSION = 2
 """Kept in ``PRAGMA user_version``: a file that has it needs no migration, nor the 10 MB sqlite-utils costs."""
 
-PAGE_BYTES = 4096
-WAL_PAGES = 1000
-"""Pages after which SQLite checkpoints: bounds the WAL near 4 MiB."""
-
 READ_LIMIT_S = 2.0
-"""No reader may hold the WAL longer. Source: docs/design.md section 4."""
+"""No reader may hold the WAL longer: while one does, all that is written stays in the WAL, and when that is full the
+writer waits, then refuses. What reads much reads it in slices (`in_slices`), each a state of its own.
+Source: docs/design.md section 4."""
+
+BUSY_S = READ_LIMIT_S + 1
+"""How long the writer waits for a lock that another process has."""
+
+SLICE_ROWS = 2_000
+"""Rows that are read in one go: 128 MB of the largest bodies, well inside `READ_LIMIT_S`."""
 
 
 def open_writer(path: Path, budget_mb: int) -> sqlite3.Connection:
@@ -28,15 +34,12 @@ def open_writer(path: Path, budget_mb: int) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         _create_private(path)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=READ_LIMIT_S + 3)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(f"{path}: cannot be opened as a site's memory: {error}") from None
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit={WAL_PAGES * PAGE_BYTES}")
-        connection.execute(f"PRAGMA max_page_count={budget_mb * 1024 * 1024 // PAGE_BYTES}")
+        budget = _set_up(connection, budget_mb * 1024 * 1024)
+        _fold_large_wal(connection, path, budget)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.DatabaseError as error:
         connection.close()
@@ -46,7 +49,33 @@ def open_writer(path: Path, budget_mb: int) -> sqlite3.Connection:
         raise ConfigError(f"{path}: was written by a newer edge-agent (schema {version}, this one knows {VERSION})")
     if version < VERSION:
         _migrate(connection)
+    if too_large_for_good(connection, budget) and rewrite(connection, path, budget):
+        return open_writer(path, budget_mb)
     return connection
+
+
+def _set_up(connection: sqlite3.Connection, budget_bytes: int) -> Budget:
+    """The settings of the writer's connection. Those of the first two lines count only while a file is made."""
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # so that a file can shrink when its budget is lowered
+    connection.execute("PRAGMA journal_mode=WAL")
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    budget = divide(budget_bytes, page_bytes)
+    connection.execute("PRAGMA synchronous=FULL")
+    # Debian's SQLite writes zeros over every freed page. FAST does so only in pages that are written anyway.
+    connection.execute("PRAGMA secure_delete=FAST")
+    connection.execute(f"PRAGMA cache_size={budget.cache_pages}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={budget.checkpoint_frames}")
+    connection.execute(f"PRAGMA journal_size_limit={budget.checkpoint_frames * frame_bytes(page_bytes)}")
+    connection.execute(f"PRAGMA max_page_count={budget.pages}")
+    return budget
+
+
+def _fold_large_wal(connection: sqlite3.Connection, path: Path, budget: Budget) -> None:
+    """A WAL that was left by a larger budget, or by a kill, may not stand in this one's way."""
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size > budget.wal_bytes // 2:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -81,6 +110,22 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
+def in_slices(
+    connection: sqlite3.Connection, query: str, parameters: Mapping[str, object], after: int = 0
+) -> Iterator[tuple[Any, ...]]:
+    """Every row of a long query, `SLICE_ROWS` at a time, so that no state of the file is held for long.
+
+    `query` has ``:after`` and ``:most``; its first column, by which it is ordered, is the next slice's ``:after``.
+    What changes meanwhile is seen in later slices: rows that were dropped are missing, and a gap says so by then.
+    """
+    while True:
+        rows = connection.execute(query, {**parameters, "after": after, "most": SLICE_ROWS}).fetchall()
+        yield from rows
+        if len(rows) < SLICE_ROWS:
+            return
+        after = rows[-1][0]
+
+
 def _create_private(path: Path) -> None:
     """Make a file that is not there yet, for its owner's eyes only: SQLite gives the WAL the mode of its database."""
     with contextlib.suppress(FileExistsError):
@@ -102,6 +147,11 @@ def _migrations() -> "Migrations":
     @migrations(name="0001_first")  # type: ignore[untyped-decorator]
     def _first(db: "Database") -> None:
         for statement in _FIRST.split(";"):
+            db.execute(statement)
+
+    @migrations(name="0002_second")  # type: ignore[untyped-decorator]
+    def _second(db: "Database") -> None:
+        for statement in _SECOND.split(";"):
             db.execute(statement)
 
     return migrations
@@ -134,4 +184,10 @@ CREATE TABLE facts (
 CREATE TABLE slots (
   slot TEXT PRIMARY KEY, release INTEGER NOT NULL, generation INTEGER NOT NULL,
   document TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID
+"""
+
+_SECOND = """
+ALTER TABLE cursors ADD COLUMN forked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE epochs ADD COLUMN written_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE epochs ADD COLUMN decided INTEGER NOT NULL DEFAULT 0
 """

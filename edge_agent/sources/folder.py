@@ -4,6 +4,7 @@ A file stays where it is until the journal has it, so a crash reads it again rat
 that begins with a dot, then rename: the file is then taken at once; else when it has not changed for a second.
 """
 
+import hashlib
 import logging
 import os
 import stat
@@ -212,7 +213,8 @@ class FolderSource:
                     return None
             return self._observation(name, data)
         except RejectedError as error:
-            return Malformed(f"file {_shown(name)}: {error}", self._now_us(), "folder", excerpt(data))
+            shown = excerpt(data) if self._options.take == "json" else ""  # of a picture nothing is recorded
+            return Malformed(f"file {_shown(name)}: {error}", self._now_us(), "folder", shown)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -222,7 +224,13 @@ class FolderSource:
         if self._options.take == "json":
             return Observation({**read_object(data), "_file": _shown(name)}, self._now_us(), "folder")
         picture = decode_picture(data)
-        values: dict[str, Json] = {"_file": _shown(name), "height": picture.shape[0], "width": picture.shape[1]}
+        values: dict[str, Json] = {
+            "_file": _shown(name),
+            "_size_bytes": len(data),
+            "_sha256": hashlib.sha256(data).hexdigest(),
+            "height": picture.shape[0],
+            "width": picture.shape[1],
+        }
         return Observation(values, self._now_us(), "folder", {"image": picture})
 
     def _put_away(self, path: Path, good: bool) -> None:

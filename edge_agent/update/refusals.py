@@ -26,14 +26,21 @@ class _Said:
 class Refusals:
     """Records refusals, each reason once in a while. Used by one thread."""
 
-    def __init__(self, journal: Journal, now_us: Callable[[], int], monotonic_s: Callable[[], float]) -> None:
-        self._journal, self._now_us, self._monotonic_s = journal, now_us, monotonic_s
+    def __init__(
+        self,
+        journal: Journal,
+        now_us: Callable[[], int],
+        monotonic_s: Callable[[], float],
+        label: str = "update_refused",
+    ) -> None:
+        """`label` is that of the records, and the message in the log."""
+        self._journal, self._now_us, self._monotonic_s, self._label = journal, now_us, monotonic_s, label
         self._said: dict[str, _Said] = {}
 
     def add(self, reason: str) -> None:
         """Something was refused for this reason."""
         reason = reason[:1000]
-        log.warning("update_refused", extra={"reason": reason})
+        log.warning(self._label, extra={"reason": reason})
         now = self._monotonic_s()
         said = self._said.get(reason)
         if said is not None and now < said.until:
@@ -47,5 +54,5 @@ class Refusals:
         if said is not None and said.more:
             what["times_before"] = said.more
         self._said[reason] = _Said(now + SAY_AGAIN_S)
-        draft = Draft("alarm", "event", JOURNAL_AGENT, self._now_us(), to_body(what), label="update_refused")
+        draft = Draft("alarm", "event", JOURNAL_AGENT, self._now_us(), to_body(what), label=self._label)
         self._journal.later([draft])

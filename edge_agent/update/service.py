@@ -51,8 +51,8 @@ MAX_WAITING_CHUNKS = 64
 class Outbox:
     """What the update thread may say to the hub. `chunks` (un)subscribes to an artifact's chunks."""
 
-    reported: Callable[[Reported], None]
-    want: Callable[[bytes], None]
+    reported: Callable[[Reported], object]
+    want: Callable[[bytes], object]
     chunks: Callable[[str, bool], None]
 
 

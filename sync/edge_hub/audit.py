@@ -6,13 +6,18 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from edge_hub.dialect import lock
 from edge_hub.schema import audit
+
+LOCK = "audit"
+"""Held by whoever adds a row, until its transaction ends."""
 
 _START = hashlib.sha256(b"edge/v1 audit").digest()
 
 
 def note(db: Connection, now_us: int, who: str, what: str, detail: dict[str, Any]) -> None:
-    """Add a row, in the transaction that does what it tells of."""
+    """Add a row, in the transaction that does what it tells of; no other adds one until that ends."""
+    lock(db, LOCK)
     last = db.execute(select(audit.c.id, audit.c.hash).order_by(audit.c.id.desc()).limit(1)).first()
     row_id, before = (last.id + 1, last.hash) if last is not None else (1, _START)
     row_hash = _hash(before, row_id, now_us, who, what, detail)

@@ -2,22 +2,29 @@
 
 import logging
 import time
+from dataclasses import dataclass
+from functools import partial
 
 from edge_hub.blobs import Blobs
 from edge_hub.broker import HUB, BrokerFolder
+from edge_hub.dialect import Database
+from edge_hub.facts import SiteFacts
+from edge_hub.fleet_facts import FleetFactEnvelopes, FleetFactLog, online
 from edge_hub.folder import HubFolder
+from edge_hub.housekeeping import Housekeeping
 from edge_hub.inbox import Heard, Inbox, LinkChanged
 from edge_hub.ingest import Ingest, Outgoing
+from edge_hub.memory_back import MemoryBack
 from edge_hub.metrics import Metrics
-from edge_hub.releases import Releases
+from edge_hub.releases import Releases, envelope, wanted_sites
 from edge_hub.sender import Sender
 from edge_hub.sites import Sites
-from edge_hub.speaker import Speaker
+from edge_hub.speaker import Speaker, Subject
 from edge_hub.store import Store
 from edge_models.errors import RejectedError
 from edge_sync.documents import Want, load
 from edge_sync.mqtt import Broker, Down, Event, Link, Message, Up
-from edge_sync.topics import ALL_UP, down, parse_up
+from edge_sync.topics import ALL_UP, parse_up, up
 
 log = logging.getLogger(__name__)
 
@@ -27,43 +34,102 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a process does of a hub's work, as whom it is known at the broker, and what it listens to at first."""
+
+    user: str
+    leads: bool
+    """Sends chunks, serves the API, says everything again when the broker was away: one process of a hub."""
+    ingests: bool
+    topics: tuple[str, ...] = ()
+
+
+WHOLE = Part(HUB, leads=True, ingests=True, topics=(ALL_UP,))
+LEADER = Part(HUB, leads=True, ingests=False, topics=(up("+", "want"), up("+", "presence")))
+
+
+def worker(number: int) -> Part:
+    """One of several processes that ingest, each what the sites send to which it is told to `listen`."""
+    return Part(f"{HUB}-{number}", leads=False, ingests=True)
+
+
 class Hub:
     """Everything but HTTP. `start` connects; `close` ends whatever was started."""
 
-    def __init__(self, folder: HubFolder, broker_folder: BrokerFolder, broker_url: str) -> None:
-        """Opens the database. Raises `ConfigError`."""
+    def __init__(
+        self,
+        folder: HubFolder,
+        broker_folder: BrokerFolder,
+        broker_url: str,
+        database: Database | None = None,
+        part: Part = WHOLE,
+    ) -> None:
+        """Opens the database; None: the folder's own. Raises `ConfigError`, or `RetryableError` where it is away."""
+        self._part = part
         self.folder = folder
         self.broker_url = broker_url
         self.director_key = folder.director_key
         self.metrics = Metrics()
-        self.store = Store(folder.database)
+        self.store = Store(folder.database if database is None else database)
         self.blobs = Blobs(folder.blobs)
         self._inbox = Inbox()
         self._link = Link(
-            Broker(broker_url, HUB, HUB, broker_folder.service_user(HUB, "hub"), reconnect_max_s=5),
+            Broker(broker_url, part.user, part.user, broker_folder.service_user(part.user, "hub"), reconnect_max_s=5),
             self._on_event,
-            [(ALL_UP, 1)],
+            [(topic, 1) for topic in part.topics],
         )
-        self._speaker = Speaker(self.store, self._publish_desired)
+        memory = MemoryBack(folder.key, lambda site: self._speaker.say("memory", site), now_us)
+        subjects = {
+            "desired": Subject(envelope, wanted_sites, retain=True),
+            "facts": Subject(FleetFactEnvelopes(folder.key).for_site, online),
+            "memory": Subject(memory.compose, lambda _: ()),
+        }
+        self._speaker = Speaker(self.store, self._publish_and_wait, subjects)
         self._sender = Sender(self.store, self.blobs, self.metrics, lambda t, p: self._link.publish(t, p, qos=0))
-        outgoing = Outgoing(self._publish, self._speaker.say, self._sender.gone)
+        self.releases = Releases(self.store, folder.key, partial(self._speaker.say, "desired"), now_us)
+        self.facts = SiteFacts(self.store, now_us)
+        self.fleet_facts = FleetFactLog(self.store, lambda: self._speaker.say("facts", None), now_us)
+        outgoing = Outgoing(
+            self._publish,
+            partial(self._speaker.say, "desired"),
+            self._sender.gone,
+            self.releases.answer,
+            self.fleet_facts.told,
+            partial(self._speaker.say, "facts"),
+            memory.ask,
+        )
+        self._outgoing = outgoing
         self._ingest = Ingest(self.store, self._inbox, self.metrics, outgoing, now_us)
         self.sites = Sites(self.store, broker_folder, now_us)
-        self.releases = Releases(self.store, folder.key, self._speaker.say, now_us)
+        self._housekeeping = Housekeeping(self.store, now_us)
         self.online = False
+        self._listening: frozenset[str] = frozenset()
         self._said: str | None = None
         self._closing = False
 
     def start(self) -> None:
         """Begin to listen to sites; returns at once, whether or not the broker can be reached."""
-        self._ingest.start()
+        if self._part.ingests:
+            self._ingest.start()
         self._speaker.start()
-        self._sender.start()
+        if self._part.leads:
+            self._sender.start()
+            self._housekeeping.start()
         self._link.start()
+
+    def listen(self, sites: frozenset[str]) -> None:
+        """Listen to these sites and no others from now on; for a part with no topics of its own."""
+        for site in self._listening - sites:
+            self._link.unsubscribe(up(site, "#"))
+        new, self._listening = sites - self._listening, sites
+        for site in sorted(new):
+            self._link.subscribe(up(site, "#"), 1)
 
     def close(self) -> None:
         """End in the order that loses nothing: whatever was not acknowledged comes again."""
         self._closing = True
+        self._housekeeping.close()
         self._ingest.close()
         self._sender.close()
         self._speaker.close()
@@ -74,8 +140,8 @@ class Hub:
         if not self._link.publish(topic, payload):
             log.warning("not_published", extra={"topic": topic})
 
-    def _publish_desired(self, site: str, envelope: bytes) -> bool:
-        return self._link.publish_and_wait(down(site, "desired"), envelope, retain=True)
+    def _publish_and_wait(self, topic: str, payload: bytes, retain: bool) -> bool:
+        return self._link.publish_and_wait(topic, payload, retain=retain)
 
     def _on_event(self, event: Event) -> None:
         """On the link's thread: pass it on at once. Nothing here asks the database."""
@@ -83,15 +149,21 @@ class Hub:
             case Up():
                 self.online, self._said = True, None
                 log.info("broker_connected", extra={"broker": self.broker_url})
-                self._inbox.put(LinkChanged(True))
+                self._link_changed(True)
             case Down(reason):
                 if reason != self._said and not self._closing:  # the link goes on trying; one line a reason is enough
                     log.warning("broker_away", extra={"broker": self.broker_url, "reason": reason})
                 if self.online:
-                    self._inbox.put(LinkChanged(False))
+                    self._link_changed(False)
                 self.online, self._said = False, reason
             case Message():
                 self._on_message(event)
+
+    def _link_changed(self, is_up: bool) -> None:
+        if self._part.ingests:
+            self._inbox.put(LinkChanged(is_up, None if self._part.leads else self._listening))
+        elif is_up:
+            self._outgoing.desired(None)
 
     def _on_message(self, message: Message) -> None:
         parsed = parse_up(message.topic)
@@ -99,7 +171,10 @@ class Hub:
             return
         site, what = parsed
         if what == "want":
-            self._on_want(site, message.payload)
+            if self._part.leads:
+                self._on_want(site, message.payload)
+        elif not self._part.ingests:
+            self._sender.gone(site)  # its link came or went: its worker knows which, and it asks again if it is there
         elif not self._inbox.put(Heard(site, what, message.payload, message.retained)):
             self.metrics.add("edge_hub_dropped_messages_total")
 

@@ -13,13 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
 
 from edge_hub import quarantine, registry
+from edge_hub.accounts import Accounts
 from edge_hub.inbox import Heard, Inbox, Item, LinkChanged
 from edge_hub.journal import Arrived, Poison, Stored, store_batches
 from edge_hub.metrics import Metrics
 from edge_hub.store import Store
+from edge_hub.words import word_of_heartbeat, word_of_hello
 from edge_models.errors import RejectedError
 from edge_sync.batch import decode, read_header
 from edge_sync.documents import Ack, Heartbeat, Hello, Presence, Reported, dump, load
@@ -49,6 +59,14 @@ class Outgoing:
     """Publish the desired document of this site again; None: of all sites."""
     gone: Callable[[str], None]
     """The site's link is down: send it no chunks."""
+    reported: Callable[[Connection, str, Reported], bool] = lambda *_: False
+    """Asked in the transaction: whether what the site reports makes its desired document new."""
+    lacks_facts: Callable[[Connection, str, int], bool] = lambda *_: False
+    """Asked in the transaction: whether a site that has the fleet's facts up to this version lacks some."""
+    facts: Callable[[str], None] = lambda _: None
+    """Publish what the site lacks of the fleet's facts."""
+    memory: Callable[[str, str], None] = lambda *_: None
+    """Publish what is known of a site that has no memory, as the answer to its hello with this sync id."""
 
 
 class Ingest:
@@ -65,6 +83,7 @@ class Ingest:
         self._store, self._inbox, self._metrics = store, inbox, metrics
         self._outgoing, self._now_us = outgoing, now_us
         self._behind: dict[str, registry.Behind] = {}
+        self._accounts = Accounts()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
@@ -124,7 +143,7 @@ class Ingest:
         began = time.perf_counter()
         decoded = {id(item): _decode(item) for item in items if isinstance(item, Heard) and item.what == "journal"}
         turn = _Turn(self._now_us())
-        with self._store.writing() as db:
+        with self._store.writing(shared=True) as db:
             turn.known = registry.known(db, {item.site for item in items if isinstance(item, Heard)})
             journal = [each for each in decoded.values() if not isinstance(each, _Broken) and each.site in turn.known]
             stored = store_batches(db, journal, turn.now_us)
@@ -140,8 +159,8 @@ class Ingest:
     def _take(self, db: Connection, turn: "_Turn", item: Item, batch: "Arrived | Poison | _Broken | None") -> None:
         """Everything but batches whose header can be read, which are done already."""
         if isinstance(item, LinkChanged):
-            registry.all_offline(db)
-            if item.up:
+            registry.offline(db, item.sites)
+            if item.up and item.sites is None:
                 turn.says.append(lambda: self._outgoing.desired(None))
         elif item.site not in turn.known:
             turn.aside += 1
@@ -161,20 +180,33 @@ class Ingest:
         try:
             match item.what:
                 case "hello":
-                    answer = dump(registry.resume(db, site, load(Hello, payload)))
+                    hello = load(Hello, payload)
+                    highs = self._accounts.take(db, site, word_of_hello(hello, item.retained), turn.now_us)
+                    answer = dump(registry.resume(hello, highs))
+                    if hello.lost:
+                        turn.says.append(lambda: self._outgoing.memory(site, hello.sync))
+                    elif self._outgoing.lacks_facts(db, site, hello.facts):
+                        turn.says.append(lambda: self._outgoing.facts(site))
                     turn.says.append(lambda: self._outgoing.publish(down(site, "resume"), answer))
                     turn.says.append(lambda: self._outgoing.desired(site))
                 case "presence":
                     present = load(Presence, payload)
-                    if registry.presence(db, site, present) and not present.online:
+                    taken = registry.presence(db, turn.now_us, site, present, item.retained)
+                    if taken and not present.online:
                         turn.says.append(lambda: self._outgoing.gone(site))
                 case "heartbeat":
                     beat = load(Heartbeat, payload)
                     registry.heartbeat(db, site, beat)
-                    behind = registry.behind(db, site, beat)
+                    highs = self._accounts.take(db, site, word_of_heartbeat(beat, item.retained), turn.now_us)
+                    behind = registry.behind(beat, highs)
                     turn.says.append(lambda: self._remind(site, behind))
+                    if not item.retained and self._outgoing.lacks_facts(db, site, beat.facts):
+                        turn.says.append(lambda: self._outgoing.facts(site))
                 case "reported":
-                    registry.reported(db, site, load(Reported, payload))
+                    said = load(Reported, payload)
+                    registry.reported(db, site, said)
+                    if self._outgoing.reported(db, site, said):
+                        turn.says.append(lambda: self._outgoing.desired(site))
         except RejectedError as error:
             self._metrics.add("edge_hub_refused_documents_total")
             log.warning("document_refused", extra={"site": site, "document": item.what, "reason": str(error)})
@@ -199,8 +231,23 @@ class Ingest:
         log.error("message_put_aside", exc_info=error, extra={"reason": str(error)})
         if isinstance(items[0], Heard):
             self._metrics.add("edge_hub_quarantined_total")
+            acks = list[Ack]()
             with self._store.writing() as db:
-                _put_aside(db, self._now_us(), items[0], f"unexpected {type(error).__name__}: {error}")
+                reason = f"unexpected {type(error).__name__}: {error}"[:500]
+                if isinstance(error, DataError | OverflowError) and items[0].what == "journal":
+                    acks = self._skip(db, items[0], reason)
+                else:
+                    _put_aside(db, self._now_us(), items[0], reason)
+            for ack in acks:
+                self._outgoing.publish(down(items[0].site, "ack"), dump(ack))
+
+    def _skip(self, db: Connection, item: Heard, reason: str) -> list[Ack]:
+        """A whole batch of values that no table takes (a text with a NUL in PostgreSQL) must not hold up its stream."""
+        if registry.known(db, [item.site]):
+            header, _ = read_header(item.payload)
+            poison = Poison(item.site, header, item.payload, reason, hurt=False)
+            return list(store_batches(db, [poison], self._now_us()).acks.values())
+        return []
 
     def _count(self, stored: Stored, turn: "_Turn", batches: int, seconds: float) -> None:
         for name, amount in (
@@ -251,5 +298,5 @@ def _put_aside(db: Connection, now_us: int, item: Heard, reason: str) -> None:
 
 
 def _is_operational(error: DBAPIError) -> bool:
-    """Whether the database itself is in trouble (full disk, lock, damage), whatever the message."""
-    return type(error) in (OperationalError, DatabaseError, InterfaceError, InternalError)
+    """Whether the database itself is in trouble (full disk, lock, damage, no such table), whatever the message."""
+    return type(error) in (OperationalError, DatabaseError, InterfaceError, InternalError, ProgrammingError)

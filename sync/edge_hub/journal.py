@@ -7,21 +7,23 @@ from dataclasses import dataclass, field
 from msgspec.structs import astuple
 from sqlalchemy import Connection, select, tuple_, update
 
-from edge_hub import quarantine
-from edge_hub.dialect import insert_sql
+from edge_hub import accounts, checkpoints, facts, quarantine
+from edge_hub.chain import held_hash
+from edge_hub.dialect import BulkInsert
 from edge_hub.schema import gaps, records, streams
 from edge_sync.batch import Batch, Header
+from edge_sync.checkpoint import LANE, is_checkpoint
 from edge_sync.documents import Ack
 from edge_sync.ingest import AckOnly, Fork, Prefix, Store, judge
-from edge_sync.rows import Gap, chain_start
+from edge_sync.rows import Gap, Row, chain_start
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str, str]
 """Site, epoch, lane."""
 
-_INSERT_RECORDS = insert_sql(records)
-_MOVE_STREAMS = insert_sql(streams, update=("high", "hash"))
+_INSERT_RECORDS = BulkInsert(records)
+_MOVE_STREAMS = BulkInsert(streams, update=("high", "hash"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,14 @@ def store_batches(db: Connection, arrived: Sequence[Arrived | Poison], now_us: i
         else:
             work.take(each)
     work.flush()
-    moved = [(*k, p.high, p.hash, now_us, 0, 0, False) for k, p in work.prefixes.items() if held.get(k) != p]
+    checkpoints.check(db, now_us, work.signed)
+    moved = [(*k, p.high, p.hash, now_us, 0, 0, False, None) for k, p in work.prefixes.items() if held.get(k) != p]
     if moved:
-        db.exec_driver_sql(_MOVE_STREAMS, moved)
+        _MOVE_STREAMS(db, moved)
+    for (site, epoch, lane), (last, reason) in work.forked.items():
+        accounts.forked(db, site, epoch, lane, last, reason, now_us)
+    for key, last in work.told.items():
+        accounts.heard_of(db, key, last, now_us)
     return work.stored
 
 
@@ -103,7 +110,12 @@ class _Work:
     now_us: int
     prefixes: dict[Key, Prefix]
     stored: Stored
+    forked: dict[Key, tuple[int, str]] = field(default_factory=dict)
+    told: dict[Key, int] = field(default_factory=dict)
+    """Up to where there are records that could not be taken yet."""
     pending: list[tuple[object, ...]] = field(default_factory=list)
+    signed: list[tuple[Key, Row]] = field(default_factory=list)
+    """The checkpoints among them."""
 
     def take(self, arrived: Arrived) -> None:
         key = arrived.key
@@ -117,9 +129,12 @@ class _Work:
             case Fork(reason):
                 fork = True
                 self.stored.forks += 1
+                self.forked[key] = (arrived.batch.header.last, reason)
                 quarantine.put(self.db, self.now_us, arrived.site, arrived.message, f"fork: {reason}")
             case AckOnly(high):
                 seq = high
+                if arrived.batch.header.last > high:
+                    self.told[key] = max(self.told.get(key, 0), arrived.batch.header.last)
         self._ack(key, seq, fork)
 
     def skip(self, poison: Poison) -> None:
@@ -130,10 +145,12 @@ class _Work:
         if times == 1:
             log.error("quarantined", extra={"site": poison.site, "document": "journal", "reason": poison.reason})
         high = self._prefix(key).high
+        if header.first > high + 1 and not poison.hurt:
+            self.told[key] = max(self.told.get(key, 0), header.last)
         if header.first > high + 1 or (poison.hurt and times == 1):
             return
         if header.last > high:
-            _put_gap(self.db, key, Gap(high + 1, header.last, QUARANTINED, header.after))
+            _put_gap(self.db, key, Gap(high + 1, header.last, QUARANTINED, header.after), self.now_us)
             high = header.last
             self.prefixes[key] = Prefix(high, header.after)
         self._ack(key, high)
@@ -147,38 +164,34 @@ class _Work:
 
     def flush(self) -> None:
         if self.pending:
-            self.db.exec_driver_sql(_INSERT_RECORDS, self.pending)
+            _INSERT_RECORDS(self.db, self.pending)
             self.pending = []
 
     def _store(self, key: Key, verdict: Store) -> None:
         now_us = self.now_us
         self.pending += [(*key, *astuple(row), row_hash, now_us) for row, row_hash in verdict.rows]
         self.stored.rows += len(verdict.rows)
+        if key[2] == LANE:
+            self.signed += [(key, row) for row, _ in verdict.rows if is_checkpoint(row)]
         for gap in verdict.gaps:
-            _put_gap(self.db, key, gap)
+            _put_gap(self.db, key, gap, now_us)
+        if said := [row for row, _ in verdict.rows if row.kind == "fact"]:
+            facts.note(self.db, now_us, key, said)
         self.prefixes[key] = verdict.prefix
 
     def _hash_at(self, key: Key) -> Callable[[int], bytes | None]:
         def hash_at(seq: int) -> bytes | None:
             self.flush()
-            return _held_hash(self.db, key, seq)
+            return held_hash(self.db, key, seq)
 
         return hash_at
 
 
-def _held_hash(db: Connection, key: Key, seq: int) -> bytes | None:
-    for table, column in ((records, records.c.seq), (gaps, gaps.c.last)):
-        mine = (table.c.site == key[0]) & (table.c.epoch == key[1]) & (table.c.lane == key[2])
-        found: bytes | None = db.scalar(select(table.c.hash).where(mine & (column == seq)))
-        if found is not None:
-            return found
-    return None
-
-
-def _put_gap(db: Connection, key: Key, gap: Gap) -> None:
+def _put_gap(db: Connection, key: Key, gap: Gap, now_us: int) -> None:
     """Insert a gap, or lengthen the one it continues."""
     mine = (gaps.c.site == key[0]) & (gaps.c.epoch == key[1]) & (gaps.c.lane == key[2])
     before = mine & (gaps.c.last == gap.first - 1) & (gaps.c.reason == gap.reason)
     if not db.execute(update(gaps).where(before).values(last=gap.last, hash=gap.hash)).rowcount:
-        row = dict(zip(("site", "epoch", "lane"), key, strict=True))
-        db.execute(gaps.insert().values(**row, first=gap.first, last=gap.last, reason=gap.reason, hash=gap.hash))
+        row: dict[str, object] = dict(zip(("site", "epoch", "lane"), key, strict=True))
+        row |= {"first": gap.first, "last": gap.last, "reason": gap.reason, "hash": gap.hash, "at_us": now_us}
+        db.execute(gaps.insert().values(**row))

@@ -40,13 +40,18 @@ class Metrics:
         with self._lock:
             return self._values[name]
 
-    def render(self, gauges: Iterable[Gauge] = ()) -> str:
-        """Everything, for a scraper."""
+    def values(self) -> dict[str, float]:
+        """Where all of them are now."""
         with self._lock:
-            values = dict(self._values)
+            return dict(self._values)
+
+    def render(self, gauges: Iterable[Gauge] = (), workers: Mapping[str, Mapping[str, float]] | None = None) -> str:
+        """Everything, for a scraper; with the counters of other processes, by name, beside those of this one."""
         lines = []
-        for name, value in values.items():
+        for name, value in self.values().items():
             lines += [f"# HELP {name} {COUNTERS[name]}", f"# TYPE {name} counter", f"{name} {value:g}"]
+            for worker, counted in (workers or {}).items():
+                lines.append(f'{name}{{worker="{worker}"}} {counted.get(name, 0):g}')
         for name, text, value in gauges:
             lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {value:g}"]
         return "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@ import hashlib
 from sqlalchemy import Connection, func, select, update
 
 from edge_hub import audit
+from edge_hub.dialect import lock
 from edge_hub.schema import quarantine
 
 MAX_PER_SITE = 50
@@ -16,6 +17,7 @@ def put(db: Connection, now_us: int, site: str, payload: bytes, reason: str) -> 
 
     0: it is not kept, there are too many of this site.
     """
+    lock(db, audit.LOCK)  # sites that are not registered have no row that would be locked
     digest = hashlib.sha256(payload).hexdigest()
     mine = (quarantine.c.site == site) & (quarantine.c.digest == digest)
     held: int | None = db.scalar(select(quarantine.c.times).where(mine))

@@ -1,10 +1,13 @@
 """What sites say of themselves, into the `sites` table, inside the caller's transaction."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import Connection, false, select, update
 
-from edge_hub.schema import sites, streams
+from edge_hub import incidents
+from edge_hub.accounts import Highs
+from edge_hub.schema import epochs, sites
 from edge_sync.documents import EPOCHS_PER_PAGE, Heartbeat, Hello, Presence, Reported, Resume
 from edge_sync.rows import Lane
 
@@ -13,19 +16,55 @@ Behind = Mapping[tuple[str, Lane], int]
 
 
 def known(db: Connection, names: Iterable[str]) -> set[str]:
-    """Which of these sites are registered."""
-    return set(db.scalars(select(sites.c.site).where(sites.c.site.in_(list(names)))))
+    """Which of these sites are registered. Their rows stay locked, in order: one transaction at a time takes in what a
+    site says, whatever tables that is about."""
+    query = select(sites.c.site).where(sites.c.site.in_(list(names))).order_by(sites.c.site).with_for_update()
+    return set(db.scalars(query))
 
 
-def presence(db: Connection, site: str, document: Presence) -> bool:
-    """The site's link came or went. False: it is what an older session left behind as its will; nothing changes."""
-    newer = (sites.c.session.is_(None)) | (sites.c.session <= document.session)
-    changed = db.execute(
-        update(sites)
-        .where((sites.c.site == site) & newer)
-        .values(online=document.online, epoch=document.epoch, session=document.session)
-    )
-    return bool(changed.rowcount)
+def presence(db: Connection, now_us: int, site: str, document: Presence, retained: bool) -> bool:
+    """The site's link came or went. False: it is what an older session left behind; nothing changes.
+
+    Sessions compare within an epoch, that is within a process: another disk counts from 1 again. Of two processes, the
+    one that came online last is the site's; of the other, its will and what was heard before change nothing.
+    """
+    current = db.execute(select(sites.c.epoch, sites.c.session).where(sites.c.site == site)).one()
+    mine = (epochs.c.site == site) & (epochs.c.epoch == document.epoch)
+    known = db.execute(select(epochs.c.session, epochs.c.replaced).where(mine)).first()
+    if current.epoch == document.epoch:
+        if document.session < current.session:
+            return False
+    elif current.epoch is not None and (not document.online or _heard(known, document)):
+        return False
+    if document.online:
+        if known is None:
+            row = {"site": site, "epoch": document.epoch, "ord": 0, "since_us": now_us, "held": True}
+            db.execute(epochs.insert().values(row | {"session": document.session, "replaced": False}))
+        elif not _heard(known, document):
+            if known.replaced and not retained:
+                _two_processes(db, now_us, site, document, current.epoch)
+            db.execute(update(epochs).where(mine).values(session=document.session, replaced=False))
+        if not retained and current.epoch not in (None, document.epoch):
+            other = (epochs.c.site == site) & (epochs.c.epoch == current.epoch)
+            db.execute(update(epochs).where(other).values(replaced=True))
+    now = {"online": document.online, "epoch": document.epoch, "session": document.session}
+    db.execute(update(sites).where(sites.c.site == site).values(now))
+    return True
+
+
+def _heard(known: Any, document: Presence) -> bool:
+    """Whether this process came online before in this session, or in a later one."""
+    return known is not None and known.session is not None and bool(document.session <= known.session)
+
+
+def _two_processes(db: Connection, now_us: int, site: str, document: Presence, current: str) -> None:
+    """A process connects anew after another one did: it lived before and after it, so both live.
+
+    What the broker kept may be older than what is known: it is no sign of that, and replaces nobody.
+    """
+    both = sorted((document.epoch, current))
+    detail = {"epochs": both, "back": document.epoch, "session": document.session}
+    incidents.note(db, now_us, site, "two_processes", "+".join(both), detail)
 
 
 def heartbeat(db: Connection, site: str, document: Heartbeat) -> None:
@@ -33,13 +72,11 @@ def heartbeat(db: Connection, site: str, document: Heartbeat) -> None:
     db.execute(update(sites).where(sites.c.site == site).values(heartbeat=document.model_dump(mode="json")))
 
 
-def behind(db: Connection, site: str, document: Heartbeat) -> Behind:
+def behind(document: Heartbeat, highs: Highs) -> Behind:
     """The streams of which the site says that it has more than is here; of its newest epochs, where there are many."""
     named = sorted(document.epochs, key=lambda state: state.order)[-EPOCHS_PER_PAGE:]
-    mine = (streams.c.site == site) & streams.c.epoch.in_([state.epoch for state in named])
-    held = {(row.epoch, row.lane): row.high for row in db.execute(select(streams).where(mine))}
     lasts = {(state.epoch, lane): last for state in named for lane, last in state.last.items()}
-    return {stream: held.get(stream, 0) for stream, last in lasts.items() if last > held.get(stream, 0)}
+    return {stream: highs.get(stream, 0) for stream, last in lasts.items() if last > highs.get(stream, 0)}
 
 
 def reported(db: Connection, site: str, document: Reported) -> None:
@@ -56,13 +93,11 @@ def reported(db: Connection, site: str, document: Reported) -> None:
     )
 
 
-def resume(db: Connection, site: str, document: Hello) -> Resume:
+def resume(document: Hello, highs: Highs) -> Resume:
     """Where the hub is in each epoch the site asks about: 0 where it holds nothing."""
-    asked = [state.epoch for state in document.epochs]
-    mine = (streams.c.site == site) & streams.c.epoch.in_(asked)
     cursors = {state.epoch: dict.fromkeys(state.last, 0) for state in document.epochs}
-    for row in db.execute(select(streams.c.epoch, streams.c.lane, streams.c.high).where(mine)):
-        cursors[row.epoch][row.lane] = row.high
+    for (epoch, lane), high in highs.items():
+        cursors[epoch][lane] = high
     return Resume(sync=document.sync, cursors=cursors)
 
 
@@ -71,6 +106,7 @@ def seen(db: Connection, names: Iterable[str], now_us: int) -> None:
     db.execute(update(sites).where(sites.c.site.in_(list(names))).values(last_seen_us=now_us))
 
 
-def all_offline(db: Connection) -> None:
-    """The hub's own link came or went: who is online is told anew by retained messages."""
-    db.execute(update(sites).where(sites.c.online).values(online=false()))
+def offline(db: Connection, names: Iterable[str] | None) -> None:
+    """The hub's own link to these sites (None: all) came or went: retained messages tell anew who is online."""
+    which = sites.c.online if names is None else sites.c.online & sites.c.site.in_(list(names))
+    db.execute(update(sites).where(which).values(online=false()))

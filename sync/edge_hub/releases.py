@@ -1,5 +1,6 @@
 """Releases: what may run; and desired documents: what each site should run, signed and numbered."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,22 +9,27 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from edge_hub import audit
-from edge_hub.dialect import insert_sql
+from edge_hub.dialect import BulkInsert
 from edge_hub.schema import artifacts, desired, releases, sites
 from edge_hub.store import Store, TakenError, UnknownError
 from edge_models.errors import RejectedError
-from edge_sync.documents import MAX_DOCUMENT_BYTES, Desired, dump
+from edge_sync.documents import MAX_DOCUMENT_BYTES, Desired, Reported, dump
 from edge_sync.release import Artifact, Release
 from edge_sync.signing import sign
+
+log = logging.getLogger(__name__)
 
 DESIRED_TYPE = "application/vnd.edge-agent.desired+json"
 """DSSE payload type of a desired document."""
 
+MAX_BELIEVED = 2**52
+"""A site that reports this generation or a higher one is not believed: no hub counts so far, and needs room above."""
+
 _ROOM_BYTES = 1024
 """For what a desired document holds besides its release."""
 
-_SET_ARTIFACT = insert_sql(artifacts, update=("size",))
-_SET_DESIRED = insert_sql(desired, update=("generation", "release", "envelope"))
+_SET_ARTIFACT = BulkInsert(artifacts, update=("size",))
+_SET_DESIRED = BulkInsert(desired, update=("generation", "release", "envelope"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Releases:
     def add_artifact(self, digest: str, artifact: Artifact, who: str) -> None:
         """The blobs hold these bytes now."""
         with self._store.writing() as db:
-            db.exec_driver_sql(_SET_ARTIFACT, (digest, None, artifact.size, artifact.model_dump_json()))
+            _SET_ARTIFACT(db, [(digest, None, artifact.size, artifact.model_dump_json())])
             audit.note(db, self._now_us(), who, "artifact stored", {"digest": digest, "size": artifact.size})
 
     def has_artifact(self, digest: str) -> bool:
@@ -111,14 +117,47 @@ class Releases:
             generations = _generations(db)
             for site in wanted:
                 generation = generations.get(site, 0) + 1
-                wish = Desired(site=site, generation=generation, issued_us=now_us, release=document)
-                envelope = sign(dump(wish), DESIRED_TYPE, self._key)
-                db.exec_driver_sql(_SET_DESIRED, (site, generation, number, envelope))
+                self._put(db, Desired(site=site, generation=generation, issued_us=now_us, release=document), number)
                 pushed.append(Pushed(site, generation))
             audit.note(db, now_us, who, "release pushed", {"release": number, "sites": wanted})
         for each in pushed:
             self._publish(each.site)
         return pushed
+
+    def answer(self, db: Connection, site: str, said: Reported) -> bool:
+        """A site said what it runs: whether its desired document was signed anew, and has to be published.
+
+        That is so where the site acted on a generation that this hub has not given, or has given to another release:
+        a hub that was restored from an older backup. Without it the site would refuse whatever the hub wants.
+        """
+        wanted = db.execute(select(desired.c.generation, desired.c.release).where(desired.c.site == site)).first()
+        if wanted is None:
+            return False
+        runs = said.target if said.target is not None else said.release if said.state == "active" else wanted.release
+        same = said.generation == wanted.generation and runs == wanted.release
+        return not same and self.raise_above(db, site, said.generation)
+
+    def raise_above(self, db: Connection, site: str, generation: int) -> bool:
+        """Sign the site's desired document again, above `generation`; False where it is, or there is none.
+
+        A generation from `MAX_BELIEVED` on changes nothing: the site errs, and only itself has the damage.
+        """
+        held = db.execute(select(desired).where(desired.c.site == site)).first()
+        if held is None or generation < held.generation:
+            return False
+        if generation >= MAX_BELIEVED:
+            log.error("generation_not_believed", extra={"site": site, "generation": generation})
+            return False
+        now_us = self._now_us()
+        wish = Desired(site=site, generation=generation + 1, issued_us=now_us, release=_document(db, held.release))
+        self._put(db, wish, held.release)
+        detail = {"site": site, "reported": generation, "from": held.generation, "to": generation + 1}
+        audit.note(db, now_us, site, "generation raised", detail)
+        return True
+
+    def _put(self, db: Connection, wish: Desired, number: int) -> None:
+        envelope = sign(dump(wish), DESIRED_TYPE, self._key)
+        _SET_DESIRED(db, [(wish.site, wish.generation, number, envelope)])
 
 
 def envelope(db: Connection, site: str) -> bytes | None:
@@ -127,11 +166,16 @@ def envelope(db: Connection, site: str) -> bytes | None:
     return found
 
 
+def wanted_sites(db: Connection) -> Sequence[str]:
+    """The sites that have a desired document."""
+    return db.scalars(select(desired.c.site).order_by(desired.c.site)).all()
+
+
 def _generations(db: Connection) -> dict[str, int]:
     """The highest generation each site was ever given or has said it saw, so that a new one is above it."""
     highest: dict[str, int] = {}
     for table in (sites, desired):
-        query = select(table.c.site, table.c.generation).where(table.c.generation.is_not(None))
+        query = select(table.c.site, table.c.generation).where(table.c.generation < MAX_BELIEVED)
         for site, generation in db.execute(query):
             highest[site] = max(generation, highest.get(site, 0))
     return highest

@@ -9,12 +9,14 @@ from sqlalchemy import (
     Boolean,
     Column,
     Float,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
     Text,
+    literal_column,
     text,
 )
 
@@ -69,6 +71,11 @@ records = Table(
 )
 """Clustered by stream, where they arrive in order; measured: 10 % smaller than with a rowid, as fast to write."""
 
+is_follower = records.c.ref.is_not(None) & (records.c.lane != literal_column("'telemetry'"))
+
+Index("records_ref", records.c.ref, sqlite_where=is_follower, postgresql_where=is_follower)
+"""What follows from a record. Without telemetry, which is most of all: there what follows stands close behind."""
+
 gaps = Table(
     "gaps",
     metadata,
@@ -79,10 +86,12 @@ gaps = Table(
     Column("last", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    Column("at_us", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("site", "epoch", "lane", "first"),
     sqlite_with_rowid=False,
 )
-"""Records that will never come. Adjacent ranges with one reason are one row."""
+"""Records that will never come. Adjacent ranges with one reason are one row. `at_us`: when it was first heard of, 0
+where that was not noted."""
 
 streams = Table(
     "streams",
@@ -96,6 +105,7 @@ streams = Table(
     Column("told", BigInteger, nullable=False, server_default=text("0")),
     Column("last", BigInteger, nullable=False, server_default=text("0")),
     Column("forked", Boolean, nullable=False, server_default=text("false")),
+    Column("lost_us", BigInteger),
     PrimaryKeyConstraint("site", "epoch", "lane"),
     sqlite_with_rowid=False,
 )
@@ -113,10 +123,22 @@ epochs = Table(
     Column("ord", BigInteger, nullable=False),
     Column("since_us", BigInteger, nullable=False),
     Column("held", Boolean, nullable=False),
+    Column("session", BigInteger),
+    Column("replaced", Boolean, nullable=False, server_default=text("false")),
+    Column("final", Boolean, nullable=False, server_default=text("false")),
+    Column("lost", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("site", "epoch"),
     sqlite_with_rowid=False,
 )
-"""Every epoch a site told of: its order there, when the hub first heard of it, and whether the site holds it still."""
+"""Every epoch a site told of: its order there, when the hub first heard of it, and whether the site holds it still.
+
+`ord` is 0 until it is told. `session` is the last in which its process came online, `replaced` whether another process
+did so after it. `final`: a document named it beside a newer epoch, so it was over, and what was told of it is its end;
+an epoch that is held no more and never was final has a tail of which nobody knows the length. `lost`: the site said
+that it lost its memory; what it names of it since, it may have from the hub."""
+
+Index("epochs_held", epochs.c.held, epochs.c.site, epochs.c.ord, epochs.c.since_us, epochs.c.final)
+"""All that accounts read of those that are held: the others stay for ever, and a heartbeat must not read them."""
 
 facts = Table(
     "facts",
@@ -177,19 +199,19 @@ leases = Table(
     metadata,
     Column("site", Text, primary_key=True),
     Column("worker", Text, nullable=False),
-    Column("until_us", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
-"""Which ingest worker listens to which site, where there are several."""
+"""Which ingest worker listens to which site, where there are several. A lease ends with its worker."""
 
 workers = Table(
     "workers",
     metadata,
     Column("worker", Text, primary_key=True),
     Column("until_us", BigInteger, nullable=False),
+    Column("counters", JSON),
     sqlite_with_rowid=False,
 )
-"""The ingest workers that are alive."""
+"""The ingest workers, until when each counts as alive, and what it counted since it began."""
 
 quarantine = Table(
     "quarantine",

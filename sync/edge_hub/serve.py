@@ -4,15 +4,16 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from edge_hub.api.app import make_app
 from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import HUB, BrokerFolder, BrokerProcess
+from edge_hub.crew import Crew
 from edge_hub.folder import HubFolder
-from edge_hub.hub import Hub
+from edge_hub.hub import LEADER, WHOLE, Hub
 from edge_models.errors import KitError
 from edge_sync.mqtt import Broker
 
@@ -24,10 +25,21 @@ EMBEDDED = "embedded"
 _LOOK_AGAIN_S = 1.0
 
 
-def serve(path: Path, http: str, broker: str, say: Callable[[str], None]) -> None:
+def serve(
+    path: Path,
+    http: str,
+    broker: str,
+    say: Callable[[str], None],
+    database: str | None = None,
+    workers: int = 1,
+    worker_command: Sequence[str] = (),
+) -> None:
     """Run the hub of this folder until SIGTERM or SIGINT; `say` is told in a line where it listens.
 
-    Call it from the main thread. Raises `ConfigError` for a wrong folder, address or broker, or a port in use.
+    `database`: a PostgreSQL database's URL, None: SQLite in the folder. With more than one of `workers` that many
+    children ingest, each started with `worker_command` and an `Order` on its standard input. Call it from the main
+    thread. Raises `ConfigError` for a wrong folder, address, database or broker, or a port in use; `RetryableError`
+    where the database's server is away.
     """
     stop = threading.Event()
     with ExitStack() as stack:
@@ -45,9 +57,13 @@ def serve(path: Path, http: str, broker: str, say: Callable[[str], None]) -> Non
         embedded = _Embedded(brokers) if broker == EMBEDDED else None
         if embedded is not None:
             stack.callback(embedded.stop)
-        hub = Hub(folder, brokers, embedded.url if embedded is not None else broker)
+        url = embedded.url if embedded is not None else broker
+        hub = Hub(folder, brokers, url, database, WHOLE if workers == 1 else LEADER)
         stack.callback(hub.close)
+        crew = Crew(folder.path, brokers, url, database, workers if workers > 1 else 0, worker_command)
+        stack.callback(crew.stop)
         hub.start()
+        crew.start()
         server = HttpServer(make_app(hub), listening)
         stack.callback(server.close)
         server.start()
@@ -64,6 +80,7 @@ def serve(path: Path, http: str, broker: str, say: Callable[[str], None]) -> Non
         while not stop.wait(_LOOK_AGAIN_S):
             if embedded is not None:
                 embedded.look_after()
+            crew.look_after()
         log.info("hub_stopping")
 
 

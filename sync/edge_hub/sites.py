@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, select, tuple_
+from sqlalchemy import Connection, case, func, select, tuple_
 
-from edge_hub import audit
+from edge_hub import audit, incidents
 from edge_hub.broker import BrokerFolder
 from edge_hub.broker.roles import local_user
+from edge_hub.losses import UNKNOWN
 from edge_hub.schema import desired, gaps, quarantine, records, sites, streams
 from edge_hub.store import Store, TakenError, UnknownError
+from edge_hub.tombstones import LET_GO
 from edge_sync.rows import record_id
 from edge_sync.topics import site_id
 
@@ -27,6 +29,8 @@ class Sites:
     def register(self, name: str, labels: Mapping[str, str], replace: bool, who: str) -> dict[str, str]:
         """Make the site known and give it passwords, told this once; `replace` makes new ones for a known site.
 
+        Its journal key is forgotten then: it may be another machine, and the next checkpoint says which it has.
+
         Raises `RejectedError` for a name no site can have, `TakenError` for a known site without `replace`.
         """
         site = site_id(name)
@@ -36,7 +40,7 @@ class Sites:
                 raise TakenError(f'site {site!r} is registered already: ask with "replace" for new passwords')
             now_us = self._now_us()
             if taken:
-                db.execute(sites.update().where(sites.c.site == site).values(labels=dict(labels)))
+                db.execute(sites.update().where(sites.c.site == site).values(labels=dict(labels), journal_key=None))
             else:
                 db.execute(sites.insert().values(site=site, labels=dict(labels), created_us=now_us, online=False))
             audit.note(db, now_us, who, "site registered", {"site": site, "again": taken})
@@ -92,7 +96,7 @@ class Sites:
             row = db.execute(select(records).where((records.c.site == site) & key)).first()
         if row is None:
             raise UnknownError(f"no record {record_id(epoch, lane, seq)} of site {site!r} is held here")
-        return _record(row) | {"hash": row.hash.hex()}
+        return shown(row) | {"hash": row.hash.hex()}
 
     def page(
         self,
@@ -116,44 +120,49 @@ class Sites:
         with self._store.reading() as db:
             _row(db, site)
             rows = db.execute(query.order_by(*order).limit(limit + 1)).all()
-        page = [_record(row) for row in rows[:limit]]
+        page = [shown(row) for row in rows[:limit]]
         return page, page[-1]["id"] if len(rows) > limit else None
 
     def totals(self) -> dict[str, float]:
-        """For the metrics: sites, how many are online, and records the sites hold that are not here yet."""
+        """For the metrics: sites, how many are online, records that are not here yet or lost, and incidents."""
         listed = self.all()
+        with self._store.reading() as db:
+            noted = incidents.count(db)
         return {
             "sites": len(listed),
             "online": sum(bool(each["online"]) for each in listed),
             "backlog": sum(each["backlog"] for each in listed),
             "lost": sum(each["lost"] for each in listed),
+            "unknown": sum(each["unknown"] for each in listed),
+            "incidents": noted,
         }
 
 
 class _Counts:
-    """What is held, lost and put aside, of one site or of all. Everything up to `high` is a record or in a gap."""
+    """What is held, to come, lost and put aside, of one site or of all. Up to `high` all is a record or in a gap."""
 
     def __init__(self, db: Connection, site: str | None) -> None:
         def of(query: Any, column: Any) -> Any:
             return db.execute(query if site is None else query.where(column == site)).all()
 
-        self._highs = {
-            (s, e, lane): high
-            for s, e, lane, high in of(
-                select(streams.c.site, streams.c.epoch, streams.c.lane, streams.c.high), streams.c.site
+        behind = case((~streams.c.forked & (streams.c.last > streams.c.high), streams.c.last - streams.c.high), else_=0)
+        sums = [func.sum(amount) for amount in (streams.c.high, behind, UNKNOWN)]
+        self._sums: dict[str, tuple[int, int, int]] = {
+            name: (int(held), int(backlog), int(unknown))
+            for name, held, backlog, unknown in of(
+                select(streams.c.site, *sums).group_by(streams.c.site), streams.c.site
             )
         }
-        lost = select(gaps.c.site, func.sum(gaps.c.last - gaps.c.first + 1)).group_by(gaps.c.site)
-        self._lost: dict[str, int] = dict(of(lost, gaps.c.site))
+        count = gaps.c.last - gaps.c.first + 1
+        gone = select(gaps.c.site, func.sum(count), func.sum(case((LET_GO, 0), else_=count))).group_by(gaps.c.site)
+        self._gone = {name: (int(all_of_it), int(lost)) for name, all_of_it, lost in of(gone, gaps.c.site)}
         aside = select(quarantine.c.site, func.count()).group_by(quarantine.c.site)
         self._aside = dict(of(aside, quarantine.c.site))
-        self._held: dict[str, int] = {}
-        for (name, _, _), high in self._highs.items():
-            self._held[name] = self._held.get(name, 0) + high
 
     def summary(self, row: Any) -> dict[str, Any]:
         """A site in short."""
-        lost = int(self._lost.get(row.site, 0))
+        gone, lost = self._gone.get(row.site, (0, 0))
+        held, backlog, unknown = self._sums.get(row.site, (0, 0, 0))
         return {
             "site": row.site,
             "labels": row.labels,
@@ -162,19 +171,12 @@ class _Counts:
             "release": row.release,
             "generation": row.generation,
             "state": row.state,
-            "records": self._held.get(row.site, 0) - lost,
-            "backlog": self._backlog(row.site, row.heartbeat),
+            "records": held - gone,
+            "backlog": backlog,
             "lost": lost,
+            "unknown": unknown,
             "quarantined": self._aside.get(row.site, 0),
         }
-
-    def _backlog(self, site: str, heartbeat: Any) -> int:
-        lasts = [
-            (epoch["epoch"], lane, last)
-            for epoch in (heartbeat or {}).get("epochs", ())
-            for lane, last in epoch["last"].items()
-        ]
-        return sum(max(0, last - self._highs.get((site, epoch, lane), 0)) for epoch, lane, last in lasts)
 
 
 def _row(db: Connection, site: str) -> Any:
@@ -184,6 +186,7 @@ def _row(db: Connection, site: str) -> Any:
     return row
 
 
-def _record(row: Any) -> dict[str, Any]:
+def shown(row: Any) -> dict[str, Any]:
+    """A record as the API shows it, without its hash."""
     head = {"id": record_id(row.epoch, row.lane, row.seq), "epoch": row.epoch, "lane": row.lane, "seq": row.seq}
     return head | {name: getattr(row, name) for name in _COLUMNS}

@@ -12,7 +12,7 @@ import msgspec
 from backports import zstd
 
 from edge_models.errors import RejectedError
-from edge_sync.rows import KINDS, LANES, MAX_BODY_BYTES, Gap, Row, chain, read_row
+from edge_sync.rows import KINDS, LANES, MAX_BODY_BYTES, Gap, Row, chain, read_row, row_bytes
 
 MAGIC = b"EJ1"
 MAX_BATCH_BYTES = 256 * 1024
@@ -164,6 +164,11 @@ def _read_checked(raw: msgspec.Raw) -> Row:
         raise RejectedError(f"batch: row {row.seq}: no kind is named {row.kind[:40]!r}")
     if not 0 <= row.at < 2**63 or not (row.score is None or 0.0 <= row.score <= 1.0):
         raise RejectedError(f"batch: row {row.seq}: its time or its score is none")
+    data = bytes(raw)
+    if b"\0" in data and any("\0" in text for text in (row.agent, row.subject, row.label, row.ref, row.body) if text):
+        raise RejectedError(f"batch: row {row.seq}: its text holds NUL, which databases refuse")
+    if row_bytes(row) != data:  # what is stored are columns: only so can their hash be computed again
+        raise RejectedError(f"batch: row {row.seq}: is not encoded as the columns it holds are")
     if len(row.body) > MAX_BODY_BYTES:
         raise RejectedError(f"batch: row {row.seq}: its body is over {MAX_BODY_BYTES} bytes")
     return row

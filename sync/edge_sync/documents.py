@@ -133,3 +133,64 @@ def load(kind: type[D], data: bytes) -> D:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RejectedError(f"{kind.__name__.lower()}: {where or 'document'}: {first['msg']}") from None
+
+
+TimeField = Annotated[int, Field(ge=0, lt=2**63)]
+"""UTC microseconds."""
+
+KeyField = Annotated[str, Field(min_length=1, max_length=200)]
+"""What a fact is called."""
+
+
+class FleetFact(Document):
+    """A fact of the fleet as of one version of its log; without a value, its deletion."""
+
+    key: KeyField
+    value: Any = None
+    version: SeqField
+    expires_at: TimeField | None = None
+
+
+class FleetFacts(Document):
+    """The payload of the signed `down/facts`: what all sites are told, as of `version`.
+
+    A snapshot is all of it. A delta is what changed since the version `after`; `past` names the versions of the log
+    between the two: it fits where a site has `after` or one of these.
+    """
+
+    after: SeqField
+    version: SeqField
+    snapshot: bool
+    facts: Annotated[list[FleetFact], Field(max_length=2000)]
+    past: Annotated[list[SeqField], Field(max_length=2000)] = []
+
+
+class KnownFact(Document):
+    """A fact that a site once knew. `origin` is the id of the record that set it."""
+
+    key: KeyField
+    value: Any = None
+    expires_at: TimeField | None = None
+    origin: Annotated[str, Field(max_length=100)]
+
+
+class Tail(Document):
+    """The newest records of one stream: an epoch, its order at its site, and a journal message in base64."""
+
+    order: SeqField
+    batch: Annotated[str, Field(max_length=MAX_DOCUMENT_BYTES)]
+
+
+class Memory(Document):
+    """The payload of the signed `down/memory`: what the hub gives back to a site that lost its memory.
+
+    It answers the hello with this `sync`. `order` is the highest of an epoch that the hub knows of this site,
+    `left_out` the number of facts there was no room for. Tails come oldest epoch first.
+    """
+
+    site: str
+    sync: Annotated[str, Field(max_length=64)]
+    order: SeqField = 0
+    facts: Annotated[list[KnownFact], Field(max_length=500)] = []
+    left_out: SeqField = 0
+    batches: Annotated[list[Tail], Field(max_length=100)] = []

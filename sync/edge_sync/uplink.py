@@ -100,6 +100,7 @@ class Uplink:
         """`byte_rate`: the most bytes of batches a second, or None for no cap."""
         self.state: Literal["down", "greeting", "open"] = "down"
         self._flows: dict[Stream, _Flow] = {}
+        self._orders: dict[str, int] = {}
         self._sync = ""
         self._hello_at = 0.0
         self._hello_tries = 0
@@ -111,15 +112,24 @@ class Uplink:
         self._budget = byte_rate or 0.0
         self._budget_at = 0.0
 
+    def began(self, epoch: str, order: int) -> None:
+        """There is this epoch, with records or without: the hub is told, and so knows that older ones are over."""
+        self._orders[epoch] = order
+
     def grew(self, epoch: str, order: int, lane: Lane, last: int, now: float) -> None:
         """The journal's stream now ends at `last`. The first call for a stream introduces it."""
         flow = self._flows.get((epoch, lane))
         if flow is None:
+            self._orders[epoch] = order
             flow = self._flows[epoch, lane] = _Flow(order=order, since=now)
             flow.resumed = self.state == "open" and self._began_in_session(epoch, order)
         if flow.last == flow.sent:
             flow.since = now
         flow.last = max(flow.last, last)
+
+    def give_up(self, stream: Stream) -> None:
+        """The hub holds other rows under this stream's numbers, as an earlier session found out: send no more of it."""
+        self._flows[stream].forked = True
 
     def _began_in_session(self, epoch: str, order: int) -> bool:
         """Whether a stream's hub cursor is known to be 0: its epoch has other lanes resumed, or is newer than all."""
@@ -244,12 +254,13 @@ class Uplink:
 
     def epochs(self) -> set[str]:
         """Every epoch known here."""
-        return {epoch for epoch, _ in self._flows}
+        return set(self._orders)
 
     def forget(self, epochs: Iterable[str]) -> None:
         """These epochs are over and wholly acknowledged: the site dropped them."""
         gone = set(epochs)
         self._flows = {stream: flow for stream, flow in self._flows.items() if stream[0] not in gone}
+        self._orders = {epoch: order for epoch, order in self._orders.items() if epoch not in gone}
 
     def _next_of(self, lane: Lane, now: float) -> Stream | None:
         best: Stream | None = None
@@ -283,10 +294,10 @@ class Uplink:
         self._hello_at = now + HELLO_AGAIN_S[min(self._hello_tries, len(HELLO_AGAIN_S) - 1)]
         self._hello_tries += 1
         self._hello_said = now
-        epochs: dict[str, tuple[int, dict[Lane, int]]] = {}
+        lasts: dict[str, dict[Lane, int]] = {epoch: {} for epoch in self._orders}
         for (epoch, lane), flow in self._flows.items():
-            epochs.setdefault(epoch, (flow.order, {}))[1][lane] = flow.last
-        states = [EpochState(epoch=e, order=o, last=lasts) for e, (o, lasts) in epochs.items()]
+            lasts[epoch][lane] = flow.last
+        states = [EpochState(epoch=e, order=self._orders[e], last=last) for e, last in lasts.items()]
         states.sort(key=lambda state: state.order)
         pages = [states[i : i + EPOCHS_PER_PAGE] for i in range(0, len(states), EPOCHS_PER_PAGE)] or [[]]
         afters = [0, *(page[-1].order for page in pages[:-1])]

@@ -18,12 +18,15 @@ NO_DATA = {"run", "hub serve"}
 
 def commands() -> Iterator[tuple[str, Any]]:
     for name in COMMANDS:
-        command = typer.main.get_command(importlib.import_module(f"edge_cli.{name}").app)
-        children = getattr(command, "commands", None)
-        if children:
-            yield from ((f"{name} {child}", children[child]) for child in children)
-        else:
-            yield name, command
+        yield from below(name, typer.main.get_command(importlib.import_module(f"edge_cli.{name}").app))
+
+
+def below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    children = getattr(command, "commands", None)
+    if not children:
+        yield name, command
+    for child, each in (children or {}).items():
+        yield from below(f"{name} {child}", each)
 
 
 ALL = dict(commands())
@@ -32,8 +35,10 @@ ALL = dict(commands())
 def test_the_commands_are_those_the_design_names() -> None:
     assert set(ALL) == {
         "demo", "run", "infer", "doctor", "hub serve", "node provision", "model build", "model inspect",
-        "policy check", "policy test", "release create", "release push", "fleet ls", "fleet show",
-        "memory tail", "memory explain", "memory verify",
+        "policy check", "policy test", "release create", "release push", "fleet ls", "fleet show", "fleet verify",
+        "fleet losses", "fleet explain", "fleet facts", "fleet fact set", "fleet fact delete", "fleet fact ls",
+        "memory tail", "memory explain", "memory verify", "memory erase",
+        "hub backup", "hub restore", "fleet keep ls", "fleet keep rm", "fleet erase",
     }  # fmt: skip
 
 

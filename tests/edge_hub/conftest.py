@@ -143,9 +143,9 @@ def stream() -> Callable[..., Stream]:
     return Stream
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty hub database."""
-    opened = Store(tmp_path / "hub.db")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty hub database of each kind."""
+    opened = Store(tmp_path / "hub.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
     yield opened
     opened.close()

@@ -282,6 +282,7 @@ def test_a_batch_that_breaks_the_database_is_put_aside_alone(desk: Desk, stream:
         assert db.execute(select(quarantine)).one().site == "plant-01"
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_a_full_disk_loses_and_acknowledges_nothing(desk: Desk, stream: Any) -> None:
     written = stream().grow(400, body='{"x":"%s"}' % ("y" * 500))
     with desk.store.reading() as db:
@@ -399,6 +400,7 @@ def test_what_came_while_the_database_refused_is_taken_when_it_is_well(desk: Des
     assert {topic for topic, _ in desk.said} == {"edge/v1/plant-02/down/resume", "edge/v1/plant-02/down/ack"}
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_what_alone_is_refused_for_ever_lets_the_others_past(desk: Desk, tried: Any) -> None:
     with desk.store.writing() as db:
         db.exec_driver_sql(

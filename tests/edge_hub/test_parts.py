@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from edge_hub import audit, quarantine
 from edge_hub.folder import HubFolder
-from edge_hub.inbox import Heard, Inbox, LinkChanged
+from edge_hub.inbox import MAX_JOURNAL_BYTES_A_SITE, Heard, Inbox, LinkChanged
 from edge_hub.metrics import Metrics
 from edge_hub.schema import audit as audit_table
 from edge_hub.schema import meta
@@ -30,6 +30,20 @@ def test_the_inbox_is_bounded_in_bytes_and_keeps_the_order() -> None:
     assert (first.payload[0], second.payload[0]) == (0, 1)
     assert inbox.put(Heard("plant-01", "journal", b"x" * 1_000))
     assert inbox.take(9)[0] == LinkChanged(up=True)
+
+
+def test_a_flood_of_one_sites_batches_keeps_no_other_site_out_nor_waiting_for_long() -> None:
+    inbox, big = Inbox(), b"x" * 256 * 1024
+    flood = [inbox.put(Heard("loud", "journal", big)) for _ in range(400)]
+    assert flood.count(True) * len(big) <= MAX_JOURNAL_BYTES_A_SITE
+    assert flood.count(True) >= 12  # more than a site's window of 8
+    assert inbox.put(Heard("loud", "heartbeat", b"{}"))
+    assert inbox.put(Heard("quiet", "journal", big))
+    taken = inbox.take(64)
+    assert taken[-1] == Heard("quiet", "journal", big)
+    assert inbox.put(Heard("loud", "journal", big))
+    inbox.put_back(taken)
+    assert not inbox.put(Heard("loud", "journal", big))
 
 
 def test_what_is_put_back_into_the_inbox_comes_first_and_what_is_put_last_gives_way_to_newer() -> None:
@@ -64,7 +78,8 @@ def test_quarantine_is_bounded_a_site(store: Store) -> None:
         assert kept.count(1) == quarantine.MAX_PER_SITE == quarantine.count(db, "plant-01")
         assert kept.count(0) == 5
         assert quarantine.put(db, 77, "plant-01", b"0", "no batch") == 2
-        again = db.execute(select(quarantine_table).where(quarantine_table.c.payload == b"0")).first()
+        mine = (quarantine_table.c.site == "plant-01") & (quarantine_table.c.payload == b"0")
+        again = db.execute(select(quarantine_table).where(mine)).first()
     assert again is not None
     assert (again.times, again.at_us, again.last_us) == (2, 0, 77)
 
@@ -109,6 +124,7 @@ def test_a_transaction_that_raises_leaves_nothing(store: Store) -> None:
         assert audit.count(db) == 0
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_the_database_is_durable_and_private(store: Store, tmp_path: Path) -> None:
     with store.writing() as db:
         assert db.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2

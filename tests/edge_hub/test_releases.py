@@ -6,12 +6,13 @@ import pytest
 from sqlalchemy import select, update
 
 from edge_hub import audit
-from edge_hub.releases import DESIRED_TYPE, Releases, envelope
+from edge_hub.releases import DESIRED_TYPE, MAX_BELIEVED, Releases, envelope
 from edge_hub.schema import artifacts, sites
+from edge_hub.schema import audit as audit_table
 from edge_hub.store import Store, TakenError, UnknownError
 from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
-from edge_sync.documents import Desired, load
+from edge_sync.documents import Desired, Reported, load
 from edge_sync.release import AgentSpec, Release, SourceSpec, describe
 from edge_sync.signing import make_key, verify
 
@@ -124,3 +125,65 @@ def test_lists_and_names(releases: Releases, store: Store, release: Any) -> None
     assert Release.model_validate(releases.get(1)) == release(1)
     with store.reading() as db:
         assert set(db.scalars(select(artifacts.c.name))) == {"m", "p"}
+
+
+def report(release: int, generation: int, state: str = "active", target: int | None = None) -> Reported:
+    return Reported(release=release, generation=generation, state=state, target=target)
+
+
+@pytest.fixture
+def answer(store: Store, releases: Releases) -> Callable[..., bool]:
+    """What plant-01 reports."""
+
+    def tell(*words: Any, **named: Any) -> bool:
+        with store.writing() as db:
+            return releases.answer(db, "plant-01", report(*words, **named))
+
+    return tell
+
+
+def test_a_site_that_acted_on_a_generation_this_hub_does_not_know_is_given_one_above_it(
+    releases: Releases, release: Any, store: Store, pinned: str, answer: Any
+) -> None:
+    releases.create(release(1), "operator")
+    releases.push(1, ["plant-01"], "operator")
+    assert answer(release=2, generation=7)
+    document = wish(store, "plant-01", pinned)
+    assert (document.generation, document.release["release"]) == (8, 1)
+    assert not answer(release=1, generation=8), "it is where it should be: no loop"
+    assert not answer(release=2, generation=7), "what it said before comes again"
+    with store.reading() as db:
+        assert audit.verify(db) is None
+        [row] = db.execute(select(audit_table).where(audit_table.c.what == "generation raised")).all()
+    assert row.detail == {"site": "plant-01", "reported": 7, "from": 1, "to": 8}
+
+
+def test_the_same_generation_of_another_release_is_raised_too(
+    releases: Releases, release: Any, store: Store, pinned: str, answer: Any
+) -> None:
+    releases.create(release(1), "operator")
+    releases.push(1, ["plant-01"], "operator")
+    assert not answer(release=9, generation=1, state="failed"), "it refused release 1, and says so"
+    assert not answer(release=9, generation=1, state="downloading", target=1)
+    assert answer(release=1, generation=1, state="downloading", target=2)
+    assert wish(store, "plant-01", pinned).generation == 2
+    assert answer(release=2, generation=2)
+    assert wish(store, "plant-01", pinned).generation == 3
+
+
+def test_nothing_is_raised_for_a_site_that_should_run_nothing_or_that_cannot_be_believed(
+    releases: Releases, release: Any, store: Store, pinned: str, answer: Any
+) -> None:
+    assert not answer(release=2, generation=7)
+    releases.create(release(1), "operator")
+    releases.push(1, None, "operator")
+    for lie in (2**53 - 1, MAX_BELIEVED):
+        assert not answer(release=2, generation=lie)
+        with store.writing() as db:
+            db.execute(update(sites).where(sites.c.site == "plant-01").values(generation=lie))
+        assert [each.generation for each in releases.push(1, None, "operator")] == [
+            wish(store, name, pinned).generation for name in ("plant-01", "store-01")
+        ], "a site's lie may not keep the others from a release"
+    assert answer(release=2, generation=MAX_BELIEVED - 2)
+    assert wish(store, "plant-01", pinned).generation == MAX_BELIEVED - 1
+    assert releases.push(1, ["plant-01"], "operator")[0].generation == MAX_BELIEVED

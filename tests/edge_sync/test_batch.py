@@ -1,5 +1,6 @@
 """sync/SPEC.md, section Journal message: what is encoded is decoded; what was changed is refused."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from edge_sync.rows import Gap, Row, chain, chain_start, row_bytes
 
 EPOCH = "00112233aabbccdd"
 
-texts = st.text(max_size=40)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 rows = st.builds(
     Row,
     seq=st.just(0),
@@ -123,3 +124,24 @@ def test_an_unknown_kind_is_refused() -> None:
     strange = Row(0, 1, "rumour", "a", None, None, None, None, "{}")
     with pytest.raises(RejectedError, match="no kind is named 'rumour'"):
         decode(build([strange])[0])
+
+
+def message_of(raw: bytes) -> bytes:
+    """A batch of one row, given as bytes."""
+    start = chain_start(EPOCH, "decision")
+    return encode(EPOCH, "decision", [raw], [], (1, 1), (start, chain(start, raw)))
+
+
+@pytest.mark.parametrize("field", ["agent", "subject", "label", "ref", "body"])
+def test_text_with_nul_is_refused(field: str) -> None:
+    row = msgspec.structs.replace(Row(1, 1, "event", "a", "s", "l", None, "r", "{}"), **{field: "a\0b"})
+    with pytest.raises(RejectedError, match="holds NUL"):
+        decode(message_of(row_bytes(row)))
+
+
+@pytest.mark.parametrize("score", [0, 1])
+def test_a_row_that_its_columns_do_not_encode_to_is_refused(score: int) -> None:
+    """A whole number as the score: the hub stores a float, whose bytes are others."""
+    raw = msgspec.msgpack.encode([1, 1, "event", "a", None, None, score, None, "{}"])
+    with pytest.raises(RejectedError, match="not encoded as the columns"):
+        decode(message_of(raw))

@@ -206,6 +206,20 @@ def new_hub() -> Iterator[Callable[..., HubProcess]]:
 
 
 @pytest.fixture
+def connect_site(tmp_path: Path) -> Iterator[Callable[[HubProcess, str], PlayedSite]]:
+    """Registers sites at any hub and connects them."""
+    played: list[PlayedSite] = []
+
+    def register(hub: HubProcess, site: str) -> PlayedSite:
+        played.append(PlayedSite(hub.api("POST", "/api/v1/sites", {"site": site, "labels": {}}), tmp_path))
+        return played[-1]
+
+    yield register
+    for site in played:
+        site.link.close()
+
+
+@pytest.fixture
 def play(hub: HubProcess, tmp_path: Path) -> Iterator[Callable[..., PlayedSite]]:
     """Registers sites at `hub` and connects them."""
     played: list[PlayedSite] = []

@@ -7,7 +7,7 @@ from edge_agent.memory.explain import explain
 from edge_agent.memory.schema import reading
 from edge_cli.demo.cast import CUT
 from edge_cli.demo.story import Story
-from edge_cli.memory import explanation_tree
+from edge_cli.explained import explanation_tree
 
 
 def why(story: Story) -> RenderableType:

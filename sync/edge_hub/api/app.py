@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge_hub.api import releases, sites
+from edge_hub.api import facts, keep, losses, releases, sites, verify
 from edge_hub.api.guard import Guard
 from edge_hub.api.replies import database_error, defect, http_error, kit_error, reply
 from edge_hub.hub import Hub
 from edge_hub.metrics import CONTENT_TYPE
+from edge_hub.worker import counted
 from edge_models.errors import KitError
 
 
@@ -27,7 +28,16 @@ def make_app(hub: Hub) -> Starlette:
         return Response(await run_in_threadpool(_metrics, hub), media_type=CONTENT_TYPE)
 
     return Starlette(
-        routes=[*sites.routes(hub), *releases.routes(hub), Route("/healthz", healthz), Route("/metrics", metrics)],
+        routes=[
+            *sites.routes(hub),
+            *releases.routes(hub),
+            *keep.routes(hub),
+            *facts.routes(hub),
+            *losses.routes(hub),
+            *verify.routes(hub),
+            Route("/healthz", healthz),
+            Route("/metrics", metrics),
+        ],
         middleware=[Middleware(Guard, token=hub.folder.token)],
         exception_handlers={
             KitError: kit_error,
@@ -40,12 +50,21 @@ def make_app(hub: Hub) -> Starlette:
 
 def _metrics(hub: Hub) -> str:
     totals = hub.sites.totals()
+    with hub.store.reading() as db:
+        workers = counted(db)
     return hub.metrics.render(
         [
             ("edge_hub_sites", "Registered sites.", totals["sites"]),
             ("edge_hub_sites_online", "Sites whose link is up.", totals["online"]),
             ("edge_hub_backlog_records", "Records that sites said they hold and that are not here.", totals["backlog"]),
             ("edge_hub_lost_records", "Records that will never come, all in the table `gaps`.", totals["lost"]),
+            (
+                "edge_hub_unknown_tail_records",
+                "Records that sites told of, that never came and will not: see `fleet losses`.",
+                totals["unknown"],
+            ),
+            ("edge_hub_incidents", "Things at sites that a person should look at.", totals["incidents"]),
             ("edge_hub_broker_connected", "Whether the hub's own link is up.", float(hub.online)),
-        ]
+        ],
+        workers,
     )

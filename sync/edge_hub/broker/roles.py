@@ -4,6 +4,7 @@ A user is one connection: brokers that can are told to take the user's name as i
 can take another's; a second connection of the same user ends the first. Source: docs/design.md section 6.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -20,6 +21,7 @@ Role = Literal["site", "hub", "local", "feeder", "probe"]
 Access = Literal["read", "write"]
 
 HUB = "_hub"
+"""And `_hub-1` and so on: its ingest workers, where they are processes of their own."""
 FEEDER = "_feeder"
 PROBE = "_probe"
 _LOCAL = "_local_"
@@ -43,6 +45,8 @@ def check_user(name: str, role: Role) -> None:
     if role not in get_args(Role):
         raise ConfigError(f"broker user {name!r}: no role is named {role!r}")
     fixed = {"hub": HUB, "feeder": FEEDER, "probe": PROBE}.get(role)
+    if role == "hub" and re.fullmatch(HUB + "-[1-9][0-9]?", name):
+        return
     if fixed is not None and name != fixed:
         raise ConfigError(f"broker user {name!r}: the user of role {role} is named {fixed}")
     if fixed is None:

@@ -329,13 +329,16 @@ def test_acknowledged_rows_go_first_and_unacknowledged_ones_leave_a_gap(journal:
     with reading(journal.path) as db:
         assert db.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
         assert read_all(db, telemetry, after=1000)[0] == list(range(1001, 3001))  # type: ignore[arg-type]
-    assert journal.maintain(make_room) == 2000
+    evicted = 0
+    while evicted < 2000:
+        evicted += journal.maintain(make_room)
+    assert evicted == 2000, "no step begins with one lane and ends with another"
     with reading(journal.path) as db:
         assert read_all(db, telemetry, after=1000) == ([], list(range(1001, 3001)))  # type: ignore[arg-type]
         assert read_all(db, decision)[0] == list(range(1, 1501))  # type: ignore[arg-type]
         assert verify(db).findings == ()
-    for _ in range(3):
-        journal.maintain(make_room)
+    while journal.maintain(make_room):
+        pass
     journal.write(chain_of_three())
     with reading(journal.path) as db:
         assert read_all(db, decision) == ([1501], list(range(1, 1501)))  # type: ignore[arg-type]
@@ -351,38 +354,6 @@ def test_rows_dropped_after_their_ack_are_told_to_a_hub_that_lost_them(journal: 
         pass
     with reading(journal.path) as db:
         assert read_all(db, stream) == ([7, 8, 9, 10], [1, 2, 3, 4, 5, 6])
-
-
-def test_a_full_disk_refuses_records_and_the_keeper_makes_room(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "memory.db", 16, now_us)
-    body = to_body({"x": "y" * 60_000})
-
-    def fill() -> None:
-        for _ in range(2000):
-            journal.write([Draft("telemetry", "observation", "a", now_us(), body)])
-
-    with pytest.raises(JournalUnavailableError, match="free disk space"):
-        fill()
-    held = journal.last("telemetry")
-    keeper = Keeper(journal)
-    keeper.start()
-
-    def written() -> bool:
-        try:
-            journal.write([Draft("telemetry", "observation", "a", now_us(), body)])
-        except JournalUnavailableError:
-            return False
-        return True
-
-    wait_for(written, 20)
-    keeper.close()
-    journal.close()
-    assert (tmp_path / "memory.db").stat().st_size <= 16 * 1024 * 1024
-    with reading(tmp_path / "memory.db") as db:
-        rows, gone = read_all(db, (journal.epoch, "telemetry"))
-        assert sorted(rows + gone) == list(range(1, held + 2))
-        assert gone
-        assert verify(db).findings == ()
 
 
 KILLED = """

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_agent.memory import outbox, retention
+from edge_agent.memory import outbox
 from edge_agent.memory.draft import Draft
 from edge_agent.memory.journal import Journal
+from edge_agent.memory.retention import make_room
 from edge_agent.memory.schema import open_reader, snapshot
 from edge_agent.memory.verify import verify
 from edge_sync.batch import decode
@@ -38,7 +39,7 @@ def test_a_batch_read_while_rows_are_evicted_follows_the_one_before(
     hash_at = outbox.hash_at
 
     def evicting(connection: sqlite3.Connection, of: tuple[str, Lane], seq: int) -> bytes | None:
-        journal.maintain(retention._evict)  # between the batch's rows and its first hash
+        journal.maintain(make_room)  # between the batch's rows and its first hash
         return hash_at(connection, of, seq)
 
     monkeypatch.setattr(outbox, "hash_at", evicting)
@@ -60,7 +61,7 @@ def test_every_batch_can_be_decoded_while_agents_write_and_the_keeper_evicts(
 
     def evict() -> None:
         while not stop.is_set():
-            journal.maintain(retention._evict)
+            journal.maintain(make_room)
             stop.wait(0.005)
 
     threads = [threading.Thread(target=work) for work in (write, evict)]
@@ -91,9 +92,26 @@ def test_a_snapshot_inside_another_is_part_of_it(journal: Journal, reader: sqlit
 
 def test_a_trimmed_range_that_begins_with_a_gap_is_no_finding(journal: Journal, reader: sqlite3.Connection) -> None:
     rows(journal, 3000)
-    journal.maintain(retention._evict)
+    evicted = journal.maintain(make_room)
+    assert evicted < 2500
     journal.write((), also=lambda db: outbox.set_cursor(db, (journal.epoch, "telemetry"), 2500))
-    journal.maintain(retention._drop_acked)
+    dropped = 0
+    while dropped < 2500 - evicted:
+        dropped += journal.maintain(make_room)
     report = verify(reader)
     assert report.findings == ()
     assert (report.rows, report.evicted) == (500, 2500)
+
+
+@pytest.mark.parametrize("damage", ["body='[]'", "hash=zeroblob(32)", "at='never'", "body=CAST(x'ff' AS TEXT)"])
+def test_a_row_that_is_not_what_was_written_is_not_sent(
+    journal: Journal, reader: sqlite3.Connection, damage: str
+) -> None:
+    rows(journal, 20)
+    journal.maintain(lambda db: db.execute(f"UPDATE journal SET {damage} WHERE seq=7").rowcount)
+    stream: tuple[str, Lane] = (journal.epoch, "telemetry")
+    with pytest.raises(outbox.DamagedError, match=f"{journal.epoch}:telemetry"):
+        outbox.read_batch(reader, stream, 0)
+    before = outbox.read_batch(reader, stream, 0, 6)
+    assert before is not None
+    assert before.last == 6

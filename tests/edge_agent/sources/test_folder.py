@@ -1,6 +1,7 @@
 """Files in a folder: when they are whole, what becomes of them, and what never happens to them."""
 
 import contextlib
+import hashlib
 import io
 import os
 import sys
@@ -195,7 +196,14 @@ def test_pictures_are_arrays(inbox: Path, context: SourceContext, suffix: str) -
     put(inbox, f"shelf.{suffix}", buffer.getvalue())
     (seen,) = source.take(10, 20)
     assert isinstance(seen, Observation)
-    assert seen.values == {"_file": f"shelf.{suffix}", "height": 4, "width": 6}
+    data = buffer.getvalue()
+    assert seen.values == {
+        "_file": f"shelf.{suffix}",
+        "_size_bytes": len(data),
+        "_sha256": hashlib.sha256(data).hexdigest(),
+        "height": 4,
+        "width": 6,
+    }
     image = seen.arrays["image"]
     assert image.shape == (4, 6, 3)
     assert image.dtype == np.uint8

@@ -12,9 +12,8 @@ import pytest
 
 from edge_agent.brain import Deployment
 from edge_agent.config import Site, SiteConfig
-from edge_agent.memory.draft import Draft, to_body
+from edge_agent.memory.draft import Draft
 from edge_agent.memory.journal import Journal, JournalUnavailableError
-from edge_agent.memory.keeper import Keeper
 from edge_agent.memory.schema import reading
 from edge_agent.update.blobs import BlobStore
 from edge_agent.update.service import DESIRED_TYPE, Outbox, UpdateService
@@ -178,21 +177,16 @@ def test_a_full_journal_delays_an_activation_and_does_not_lose_it(fx: Fixture) -
     for digest, data in blobs.items():
         fx.blobs.put(digest, data)
 
-    def fill(body: str) -> None:
-        for _ in range(20_000):
-            fx.journal.write([Draft("telemetry", "observation", "a", now_us(), body)])
-
-    for size in (60_000, 4_000, 100, 1):  # smaller and smaller, until nothing at all fits
-        with pytest.raises(JournalUnavailableError):
-            fill(to_body({"x": "y" * size}))
+    with fx.journal._commit_lock:  # simulated: SQLite may not make the file larger
+        most = fx.journal._connection.execute("PRAGMA max_page_count").fetchone()[0]
+        fx.journal._connection.execute("PRAGMA max_page_count=1")
+    with pytest.raises(JournalUnavailableError):
+        fx.journal.write([Draft("telemetry", "observation", "a", now_us(), "{}")])
     fx.desired(1, release)
     wait_for(lambda: fx.state() == ("staged", 1))
-    keeper = Keeper(fx.journal)
-    keeper.start()
-    try:
-        wait_for(lambda: fx.state() == ("active", 2))
-    finally:
-        keeper.close()
+    with fx.journal._commit_lock:
+        fx.journal._connection.execute(f"PRAGMA max_page_count={most}")
+    wait_for(lambda: fx.state() == ("active", 2))
     assert fx.switched == [2]
 
 

@@ -111,6 +111,7 @@ def test_a_site_is_registered_once(ask: Ask, hub: Hub) -> None:
         "records": 0,
         "backlog": 0,
         "lost": 0,
+        "unknown": 0,
         "quarantined": 0,
     }
 

@@ -1,0 +1,26 @@
+"""A process that takes in what it is given: database and messages as pickled on its standard input."""
+
+import pickle
+import sys
+
+from edge_hub.inbox import Heard, Inbox
+from edge_hub.ingest import Ingest, Outgoing
+from edge_hub.metrics import Metrics
+from edge_hub.store import Store
+
+
+def main() -> None:
+    """Say that the database is open, wait for the word, take everything in, a few messages at a time."""
+    database, messages = pickle.load(sys.stdin.buffer)
+    store = Store(database)
+    ingest = Ingest(store, Inbox(), Metrics(), Outgoing(lambda *_: None, lambda *_: None, lambda _: None))
+    print("ready", flush=True)
+    sys.stdin.buffer.readline()
+    items = [Heard(site, "journal", payload) for site, payload in messages]
+    for at in range(0, len(items), 3):
+        ingest.handle(items[at : at + 3])
+    store.close()
+
+
+if __name__ == "__main__":
+    main()

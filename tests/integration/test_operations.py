@@ -1,0 +1,130 @@
+"""docs/operations.md, line by line, as an operator types it: only the folders are other ones."""
+
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edge_agent.config import load_site
+from edge_agent.memory.draft import Draft
+from edge_agent.memory.journal import Journal
+from edge_models.errors import ConfigError
+from edge_sync.batch import encode
+from edge_sync.keep import DAY_US
+from edge_sync.rows import Row, chain, chain_start, row_bytes
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+EPOCH = "00000000000000aa"
+
+
+def lines(heading: str) -> list[str]:
+    """The indented lines below a heading."""
+    [section] = [part for part in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE) if part.startswith(heading)]
+    return [line[4:] for line in section.splitlines() if line.startswith("    ")]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, new_hub: Any) -> Any:
+    return new_hub(tmp_path / "HUB").start()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., str]:
+    """Runs a line in the folder of the test."""
+    (tmp_path / "BACKUPS").mkdir()
+
+    def run_line(line: str, code: int = 0) -> str:
+        program, *words = shlex.split(line)
+        assert program == "edge-agent"
+        command = [sys.executable, "-m", "edge_cli.main", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    return run_line
+
+
+def test_back_up_and_restore(hub: Any, run: Callable[..., str], tmp_path: Path) -> None:
+    [back_up], [restore] = lines("Back up a hub"), lines("Restore it")
+    assert "pg_dump" in run(f"{back_up}-rest --database postgresql://edge@db/hub")
+    assert not (tmp_path / "BACKUPS" / "monday-rest" / "hub.db").exists()
+    run(back_up)
+    assert "exists already" in run(back_up, code=2)
+    assert "stop it first" in run(restore, code=2)
+    assert hub.stop() == 0
+    assert "is not empty" in run(restore.removesuffix(" --replace"), code=2)
+    assert "sites send again what it lacks" in run(restore)
+    data = tmp_path / "BACKUPS" / "monday" / "hub.db"
+    data.write_bytes(data.read_bytes()[:-1] + b"?")
+    assert "hub.db is not what manifest.json says" in run(restore, code=3)
+    hub.start()
+    assert hub.api("GET", "/api/v1/sites") == {"sites": []}
+
+
+def test_keep(hub: Any, run: Callable[..., str], tmp_path: Path) -> None:
+    page = lines("Keep records")
+    commands = [line for line in page if line.startswith("edge-agent")]
+    said = [run(line) for line in commands]
+    assert re.search(r"observation +\* +90", said[2])
+    assert re.search(r"decision +watch +3650", said[2])
+    assert hub.api("GET", "/api/v1/keep")["keep"] == [{"kind": "decision", "agent": "watch", "days": 3650}]
+    assert "there is no rule" in run(commands[3], code=1)
+    assert "kind 'picture': there are" in run("edge-agent fleet keep --kind picture --days 9 --hub-dir HUB", code=2)
+    assert "days 0: wanted 1 to" in run("edge-agent fleet keep --days 0 --hub-dir HUB", code=2)
+    assert "how long?" in run("edge-agent fleet keep --kind observation --hub-dir HUB", code=2)
+
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text("site: plant-01\n" + "\n".join(line for line in page if line not in commands) + "\n")
+    keep = load_site(site_file).keep()
+    assert (keep.age_us("observation", "watch"), keep.age_us("event", "watch")) == (7 * DAY_US, None)
+
+
+@pytest.mark.parametrize(
+    ("keep", "why"),
+    [
+        ([{"kind": "picture", "days": 7}], "keep.0.kind"),
+        ([{"kind": "event", "days": 0}], "keep.0.days"),
+        ([{"kind": "event"}], "keep.0.days"),
+        ([{"kind": "event", "days": 7}, {"kind": "event", "agent": "*", "days": 8}], "two lines are for kind 'event'"),
+    ],
+)
+def test_a_site_file_that_keeps_nonsense_is_refused(tmp_path: Path, keep: Any, why: str) -> None:
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"site": "plant-01", "keep": keep}))
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        load_site(tmp_path / "site.yaml")
+
+
+def test_erase(hub: Any, run: Callable[..., str], connect_site: Any, until: Any, tmp_path: Path) -> None:
+    at_site, at_hub = lines("Erase a subject")
+    (tmp_path / "site.yaml").write_text("site: plant-01\n")
+    assert "no such memory" in run(at_site, code=2)
+    journal = Journal(tmp_path / "data" / "memory.db", 64, lambda: 1)
+    journal.write([Draft("telemetry", "observation", "watch", 1, "{}", subject="press-7")])
+    journal.close()
+    assert "1 records" in run(at_site)
+    assert "nothing found" in run(at_site, code=1)
+
+    played = connect_site(hub, "plant-01")
+    raw = row_bytes(Row(1, 1, "observation", "watch", "press-7", None, None, None, "{}"))
+    start = chain_start(EPOCH, "telemetry")
+    played.say("journal", encode(EPOCH, "telemetry", [raw], [], (1, 1), (start, chain(start, raw))))
+    played.told("ack")
+    assert "Aborted" in run(at_hub.replace(" --yes", ""), code=1)
+    assert "1 records" in run(at_hub)
+    assert "nothing found" in run(at_hub, code=1)
+    for file in (tmp_path / "HUB").glob("hub.db*"):
+        assert b"press-7" not in file.read_bytes()
+    with closing(sqlite3.connect(f"file:{hub.folder / 'hub.db'}?mode=ro", uri=True)) as db:
+        assert db.execute("SELECT reason FROM gaps").fetchall() == [("erased",)]
+        assert "press-7" not in str(db.execute("SELECT * FROM audit").fetchall())
