@@ -21,7 +21,7 @@ from edge_sync.rows import LANES, Lane, chain_start
 Highs = Mapping[tuple[str, Lane], int]
 """Epoch and lane → up to where the hub holds it; without those of which it has not heard."""
 
-_TELL_EPOCHS = BulkInsert(epochs, update=("ord", "held", "final", "lost"))
+_TELL_EPOCHS = BulkInsert(epochs, update=("ord", "since_us", "held", "final", "lost"))
 _TELL_STREAMS = BulkInsert(streams, update=("told", "last", "lost_us"))
 
 _EPOCH = (epochs.c.epoch, epochs.c.ord, epochs.c.since_us, epochs.c.held, epochs.c.final, epochs.c.lost)
@@ -197,7 +197,9 @@ def _note_epochs(
         is_over = state is not word.newest and state.epoch not in went_back and not is_lost
         is_final = is_over or (was is not None and was.final)
         if was is None or (was.ord, was.held, was.final, was.lost) != (state.order, is_held, is_final, is_lost):
-            rows.append((site, state.epoch, state.order, now_us, is_held, None, False, is_final, is_lost))
+            # A presence is heard before the word that names older epochs too: only words say what came after what.
+            since_us = was.since_us if was is not None and was.ord else now_us
+            rows.append((site, state.epoch, state.order, since_us, is_held, None, False, is_final, is_lost))
     _TELL_EPOCHS(db, rows)
 
 

@@ -335,3 +335,15 @@ def test_a_word_that_names_an_epoch_twice_names_it_once(book: Book) -> None:
     book.beat(state(A, 1, decision=3), state(A, 1, decision=4))
     book.hello(state(A, 1, decision=3), state(A, 2, decision=5))
     assert book.stream(A) == (0, 5, 5)
+
+
+def test_an_epoch_that_was_only_heard_of_is_not_older_than_those_named_with_it(book: Book) -> None:
+    """A presence comes before the hello that names the epoch before it too: the facts of both would be confused."""
+    online = Presence(online=True, epoch=C, session=3 << 20)
+    with book.store.writing() as db:
+        db.execute(sites.insert().values(site="plant-01", labels={}, created_us=1, online=False))
+        registry.presence(db, NOW - 1_000, "plant-01", online, retained=False)
+    book.hello(state(A, 1, decision=1), state(B, 2, decision=1), state(C, 3, decision=1))
+    with book.store.reading() as db:
+        since = dict(db.execute(select(epochs.c.epoch, epochs.c.since_us)).all())
+    assert since[A] == since[B] == since[C], "so the site's own order decides"

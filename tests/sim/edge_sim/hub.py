@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection as Database
 from sqlalchemy.exc import OperationalError
@@ -65,6 +67,8 @@ class SimHub:
         self.fuse: int | None = None
         self.backups: list[tuple[float, Image, Witness]] = []
         self.restored = 0
+        self.monitors: list[str] = []
+        """What the process itself was seen to do wrong."""
         self.witness: Witness = {}
         self._life = 0
         self._woken = False
@@ -224,6 +228,17 @@ class SimHub:
             self._woken = True
             self.world.after(again_s, lambda: self._work(life))
 
+    def _watch(self, site: str, ack: dict[str, Any]) -> None:
+        """The promise of an ack, as another reader of the database sees it: what it names is committed."""
+        with contextlib.closing(sqlite3.connect(self.disk.path)) as other:
+            query = "SELECT high FROM streams WHERE site=? AND epoch=? AND lane=?"
+            row = other.execute(query, (site, ack["epoch"], ack["lane"])).fetchone()
+        high = row[0] if row is not None else 0
+        if ack["seq"] > high:
+            self.monitors.append(
+                f"{site}: {ack['epoch']}:{ack['lane']} was acknowledged up to {ack['seq']}, is at {high}"
+            )
+
     def set_fact(self, key: str, value: int | None) -> None:
         """The operator sets or deletes a fact of the fleet."""
         if not self.running or self.fleet_facts is None:
@@ -260,6 +275,8 @@ class SimHub:
         self.world.after(0.05, say)
 
     def _publish(self, topic: str, payload: bytes) -> None:
+        if topic.endswith("/ack"):
+            self._watch(topic.split("/")[2], json.loads(payload))
         self.boundary("publish")
         if self._connection is not None:
             self.broker.publish(self._connection, topic, payload)

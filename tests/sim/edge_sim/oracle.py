@@ -74,6 +74,8 @@ def judge(fleet: Fleet) -> Verdict:
             _incidents(database, ledger, say)
     finally:
         database.close()
+    for problem in fleet.hub.monitors:
+        verdict.violations.append(Violation("ack after commit", "hub", problem))
     for machine in fleet.machines:
         say = _Say(verdict, machine.site)
         if not machine.quiet:

@@ -106,6 +106,8 @@ class SimSite:
         self._connection: Connection | None = None
         self._mended: dict[str, Json] | None = None
         self._keep_at = 0.0
+        self._cursors: dict[str, int] = {}
+        self._resumed = False
         self.over_budget = 0
         self.monitors: list[str] = []
         """What the process itself was seen to do wrong."""
@@ -188,6 +190,7 @@ class SimSite:
         self._sync = SiteSync(journal, self._reader, self._publish, self.clock.us, self.world.draw, {})
         self._sync.on_damage = self._on_damage
         self.process_epoch = journal.epoch
+        self._cursors = {}
         self._facts = Facts(journal, self.clock.us)
         facts = self._facts
         self._sync.facts_version = lambda: facts.fleet_version
@@ -310,6 +313,7 @@ class SimSite:
                 self._checkpoints.tick(self.world.now)
             if self._journal.waits():
                 self._journal.flush()
+            self._watch_cursors()
             self._sync.turn(self.world.now)
             if not self._journal.waits() and not (self._sync.online and self._sync.backlog()):
                 again_s = IDLE_S if self._sync.online else ALONE_S
@@ -317,6 +321,15 @@ class SimSite:
         self._guard(look)
         if again:
             self.world.after(again_s, lambda: self._pulse(life))
+
+    def _watch_cursors(self) -> None:
+        """The promise of cursors: only a resume moves one back."""
+        assert self._reader is not None
+        now = dict(self._reader.execute("SELECT epoch || ':' || lane, acked FROM cursors"))
+        for stream, seq in now.items():
+            if seq < self._cursors.get(stream, 0) and not self._resumed:
+                self.monitors.append(f"{stream}: the cursor went back to {seq}, and the hub did not say so")
+        self._cursors, self._resumed = now, False
 
     # The agent
 
@@ -419,6 +432,7 @@ class SimSite:
             self._guard(lambda: service.take(payload))
         if what in ("ack", "resume"):
             sync = self._sync
+            self._resumed = self._resumed or what == "resume"
             self._guard(lambda: sync.heard(what, payload, self.world.now))
             if self.running:
                 self._guard(lambda: sync.turn(self.world.now))
