@@ -9,7 +9,7 @@ from rich.table import Table
 
 from edge_cli import fleet_explain, fleet_facts, fleet_keep, fleet_losses, fleet_verify
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption, connect
-from edge_cli.output import data, emit_json, talk
+from edge_cli.output import data, emit_json, show_table, talk
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="What runs where.")
 app.command("losses")(fleet_losses.losses_command)
@@ -41,7 +41,7 @@ def list_sites(
     if not answer["sites"]:
         talk.print("no site is registered: edge-agent node provision registers one")
         return
-    data.print(_table(answer["sites"]))
+    show_table(_table(answer["sites"]))
 
 
 @app.command("show")
@@ -62,7 +62,7 @@ def show_site(
     if as_json:
         emit_json(shown | {"gaps": gaps})
         return
-    data.print(_table([shown]))
+    show_table(_table([shown]))
     for line in _details(shown, gaps):
         data.print(line, markup=False)
 
@@ -71,9 +71,9 @@ def _table(sites: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("SITE", "LINK", "RELEASE", "STATE"):
         table.add_column(name, no_wrap=True)
-    for name in ("RECORDS", "BACKLOG", "LOST", "UNKNOWN", "PUT ASIDE"):
+    for name in ("RECORDS", "BACKLOG", "LOST", "UNKNOWN", "ASIDE"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("LAST HEARD", no_wrap=True)
+    table.add_column("HEARD", no_wrap=True)
     for site in sites:
         table.add_row(
             site["site"],

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption, connect
-from edge_cli.output import data, emit_json, talk
+from edge_cli.output import emit_json, show_table, talk
 from edge_models.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Facts that all sites are told.")
@@ -37,7 +37,7 @@ def facts(
     if as_json:
         emit_json(answer)
     elif answer["facts"]:
-        data.print(_table(answer["facts"], "ORIGIN", "origin"))
+        show_table(_table(answer["facts"], "ORIGIN", "origin"))
     else:
         talk.print(f"site {site} has set no facts of its own", markup=False)
 
@@ -59,7 +59,7 @@ def list_facts(
         return
     talk.print(f"version {answer['version']}, which {answer['sites_up_to_date']} of {answer['sites']} sites have")
     if answer["facts"]:
-        data.print(_table(answer["facts"], "VERSION", "version"))
+        show_table(_table(answer["facts"], "VERSION", "version"))
 
 
 @app.command("set")

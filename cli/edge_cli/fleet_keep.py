@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from edge_cli.hub_client import HubDirOption, HubOption, HubRefusal, TokenOption, connect
-from edge_cli.output import FOUND, data, emit_json, talk
+from edge_cli.output import FOUND, emit_json, show_table, talk
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.keep import ALL, KeepRule
 
@@ -70,7 +70,7 @@ def list_rules(
     table.add_column("DAYS", justify="right", no_wrap=True)
     for rule in answer["keep"]:
         table.add_row(rule["kind"], rule["agent"], str(rule["days"]))
-    data.print(table)
+    show_table(table)
 
 
 @app.command("rm")

@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 
 import orjson
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from edge_models.errors import ConfigError, KitError, RejectedError, RetryableError
 
@@ -16,6 +18,12 @@ talk = Console(stderr=True, highlight=False)
 
 data = Console(highlight=False, soft_wrap=True)
 """Tables and text that are the answer."""
+
+
+def show_table(table: Table) -> None:
+    """Print a table at the width it needs, however narrow the terminal: half a name is no answer."""
+    needed = Measurement.get(data, data.options.update(max_width=10_000), table).maximum
+    data.print(table, width=max(data.width, needed))
 
 
 def emit_json(value: Any) -> None:

@@ -15,7 +15,7 @@ from edge_sim.breaks import BREAKS
 from edge_sim.report import coverage, failure
 from edge_sim.run import Outcome, run, shrink
 
-AHEAD = 8
+AHEAD = 2
 """Seeds handed out a process before their turn."""
 
 

@@ -23,7 +23,7 @@ ROWS = 500
 SETTLE_S = 1_300.0
 """Two heartbeats that name all epochs: by then a hub that was restored knows what it lacks."""
 
-CALM_S = 3 * 3_600.0
+CALM_S = 5_400.0
 """By then everything is delivered."""
 
 

@@ -108,6 +108,8 @@ class SimSite:
         self._keep_at = 0.0
         self._cursors: dict[str, int] = {}
         self._resumed = False
+        self._evicted: dict[str, int] = {}
+        self._newest = 0
         self.over_budget = 0
         self.monitors: list[str] = []
         """What the process itself was seen to do wrong."""
@@ -190,7 +192,9 @@ class SimSite:
         self._sync = SiteSync(journal, self._reader, self._publish, self.clock.us, self.world.draw, {})
         self._sync.on_damage = self._on_damage
         self.process_epoch = journal.epoch
-        self._cursors = {}
+        self._cursors, self._evicted, self._newest = {}, {}, 0
+        self._watch_evictions()
+        self._newest = 0
         self._facts = Facts(journal, self.clock.us)
         facts = self._facts
         self._sync.facts_version = lambda: facts.fleet_version
@@ -314,6 +318,7 @@ class SimSite:
             if self._journal.waits():
                 self._journal.flush()
             self._watch_cursors()
+            self._watch_evictions()
             self._sync.turn(self.world.now)
             if not self._journal.waits() and not (self._sync.online and self._sync.backlog()):
                 again_s = IDLE_S if self._sync.online else ALONE_S
@@ -330,6 +335,26 @@ class SimSite:
             if seq < self._cursors.get(stream, 0) and not self._resumed:
                 self.monitors.append(f"{stream}: the cursor went back to {seq}, and the hub did not say so")
         self._cursors, self._resumed = now, False
+
+    def _watch_evictions(self) -> None:
+        """The promise of lanes: a decision goes only where no telemetry is left, an alarm where no decision is."""
+        assert self._reader is not None
+        evicted = dict(
+            self._reader.execute(
+                "SELECT lane, sum(last - first + 1) FROM gaps WHERE reason LIKE 'evicted%' GROUP BY lane"
+            )
+        )
+        for above, below in (("alarm", "decision"), ("decision", "telemetry")):
+            if evicted.get(above, 0) > self._evicted.get(above, 0):
+                query = (
+                    "SELECT count(*) FROM journal j LEFT JOIN cursors c ON c.epoch=j.epoch AND c.lane=j.lane"
+                    " WHERE j.lane=? AND j.id<=? AND j.seq>coalesce(c.acked, 0)"
+                )
+                left = self._reader.execute(query, (below, self._newest)).fetchone()[0]
+                if left:
+                    self.monitors.append(f"{above} was evicted, though {left} older rows of {below} were there to go")
+        self._evicted = evicted
+        self._newest = self._reader.execute("SELECT coalesce(max(id), 0) FROM journal").fetchone()[0]
 
     # The agent
 
