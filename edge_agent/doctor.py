@@ -20,11 +20,11 @@ from edge_agent.memory.queries import open_intents
 from edge_agent.memory.rescue import set_aside
 from edge_agent.memory.schema import reading
 from edge_agent.memory.splice import DAMAGED
-from edge_agent.memory.tombstones import ERASED, EXPIRED
 from edge_agent.memory.wear import recent
 from edge_agent.update.slots import read_refused, read_slot
 from edge_models.errors import KitError
 from edge_sync.release import resolve
+from edge_sync.rows import ERASED, EXPIRED
 
 CONNECT_S = 3.0
 """How long a broker may take to answer."""

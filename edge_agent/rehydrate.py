@@ -13,13 +13,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from edge_agent.config import HubLink, Site
+from edge_agent.memory.damage import sync_folder
 from edge_agent.memory.schema import open_writer
 from edge_agent.records import Json
-from edge_models.errors import ConfigError, RetryableError
+from edge_models.errors import KitError
 from edge_sync.batch import Batch
 from edge_sync.documents import KnownFact, Memory, dump
 from edge_sync.mqtt import Down, Event, Link, Up
@@ -32,22 +32,29 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.05
 
 
-def rehydrate(site: Site, now_us: Callable[[], int]) -> dict[str, Json] | None:
+class StoppedError(KitError):
+    """The site was told to stop before it had a memory: a start without one would never ask the hub again."""
+
+
+def rehydrate(
+    site: Site, now_us: Callable[[], int], stopping: Callable[[], bool] = lambda: False
+) -> dict[str, Json] | None:
     """Give a site that has a hub and no memory what the hub holds of it; returns what came back, for its journal.
 
     None where nothing did: the site has a memory, is new, or can't reach its hub in time. Never longer than
-    `edge_sync.rehydration.REHYDRATE_S`. Raises `ConfigError` where the site file's `hub` can't be used.
+    `edge_sync.rehydration.REHYDRATE_S`. Raises `ConfigError` where the site file's `hub` can't be used, `StoppedError`
+    soon after `stopping` says so.
     """
     path, hub = site.data / "memory.db", site.config.hub
     if hub is None or path.exists():
         return None
-    back = _ask(site, hub)
+    back = _ask(site, hub, stopping)
     if back is None:
         return None
     try:
         return apply(path, back, site.config.disk.journal_mb, now_us())
-    except (OSError, sqlite3.Error, ConfigError, RetryableError) as error:  # without, as where the hub is away
-        log.error("rehydration_failed", extra={"reason": str(error)})
+    except Exception:  # without, as where the hub is away: whatever it said must not keep a site from working
+        log.exception("rehydration_failed")
         return None
 
 
@@ -78,11 +85,14 @@ def apply(
         _put_facts(connection, memory.facts)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
+    except BaseException:
         connection.close()
+        _remove(new)
+        raise
+    connection.close()
     _remove(path)  # a log that outlived its file would be worked into this one
     os.replace(new, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return {
         "facts": len(memory.facts),
         "facts_left_out": memory.left_out,
@@ -92,7 +102,7 @@ def apply(
     }
 
 
-def _ask(site: Site, hub: HubLink) -> Returned | None:
+def _ask(site: Site, hub: HubLink, stopping: Callable[[], bool]) -> Returned | None:
     """What the hub answers; None where it does not in time."""
     name, pinned = site.config.site, hub.director_key
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -100,23 +110,27 @@ def _ask(site: Site, hub: HubLink) -> Returned | None:
     question = Rehydration(name, secrets.token_hex(8), lambda envelope: verify(envelope, MEMORY_TYPE, pinned), began)
     link = Link(site.broker(), events.put, [(down(name, "memory"), 1)])
     link.start()
-    while question.outcome is None:
-        now, hello = time.monotonic(), None
-        try:
-            event = events.get(timeout=_TICK_S)
-        except queue.Empty:
-            hello = question.tick(now)
-        else:
-            if isinstance(event, Up):
-                hello = question.up(now)
-            elif isinstance(event, Down):
-                question.down(event.reason)
+    try:
+        while question.outcome is None:
+            if stopping():
+                raise StoppedError("stopped before the hub had said what it holds of this site's memory")
+            now, hello = time.monotonic(), None
+            try:
+                event = events.get(timeout=_TICK_S)
+            except queue.Empty:
+                hello = question.tick(now)
             else:
-                question.heard(event.payload)
-        if hello is not None:
-            link.publish(up(name, "hello"), dump(hello))
-    # In a thread of its own: where a broker does not even refuse, it ends only with the connection's timeout.
-    threading.Thread(target=link.close, name="rehydrate", daemon=True).start()
+                if isinstance(event, Up):
+                    hello = question.up(now)
+                elif isinstance(event, Down):
+                    question.down(event.reason)
+                else:
+                    question.heard(event.payload)
+            if hello is not None:
+                link.publish(up(name, "hello"), dump(hello))
+    finally:
+        # In a thread of its own: where a broker does not even refuse, it ends only with the connection's timeout.
+        threading.Thread(target=link.close, name="rehydrate", daemon=True).start()
     took_s = round(time.monotonic() - began, 3)
     if isinstance(question.outcome, Returned):
         log.info("memory_asked_for", extra={"order": question.outcome.memory.order, "took_s": took_s})
@@ -168,12 +182,3 @@ def _remove(path: Path) -> None:
     """What there is of a database, as an attempt that was cut short leaves it."""
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
         path.with_name(name).unlink(missing_ok=True)
-
-
-def _sync_folder(path: Path) -> None:
-    with suppress(OSError):
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -57,8 +58,11 @@ def now_us() -> int:
 class SiteProcess:
     """One site, from its site file to its agents."""
 
-    def __init__(self, site: Site) -> None:
-        """Open the memory and load what runs. Raises `ConfigError`, `RejectedError`; nothing is left open then."""
+    def __init__(self, site: Site, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Open the memory and load what runs. Raises `ConfigError`, `RejectedError`; nothing is left open then.
+
+        Raises `StoppedError` where it is `stopping` while it asks the hub for a lost memory.
+        """
         self.site = site
         site.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         (site.data / "api.port").unlink(missing_ok=True)
@@ -66,7 +70,7 @@ class SiteProcess:
         """Why the memory has to be mended: by the next process, before it opens it."""
         self._lock = lock_data(site.data)
         try:
-            mended, back = self._open_memory(site.data / "memory.db")
+            mended, back = self._open_memory(site.data / "memory.db", stopping)
         except BaseException:
             os.close(self._lock)
             raise
@@ -168,14 +172,16 @@ class SiteProcess:
         except OSError as error:
             log.error("memory_not_marked", extra={"reason": str(error)})
 
-    def _open_memory(self, path: Path) -> tuple[dict[str, Json] | None, dict[str, Json] | None]:
+    def _open_memory(
+        self, path: Path, stopping: Callable[[], bool]
+    ) -> tuple[dict[str, Json] | None, dict[str, Json] | None]:
         """Open the journal, mended where it must be; what came of that, and what came back from the hub."""
         budget_mb = self.site.config.disk.journal_mb
         while True:
             mended = rescue(path, budget_mb, now_us)
             self._check = IntegrityCheck(path)
             # Before the first epoch: its order must be above all that the hub knows, and agents must have their facts.
-            back = rehydrate(self.site, now_us)
+            back = rehydrate(self.site, now_us, stopping)
             try:
                 self.journal = Journal(path, budget_mb, now_us)
             except JournalDamagedError as error:
@@ -266,10 +272,12 @@ class SiteProcess:
         return LocalApi(self.models, show, measure, config.host, config.port, token)
 
     def _close_memory(self) -> None:
-        for tool in self._tools.values():
-            tool.close()
-        self.journal.close()
-        os.close(self._lock)
+        try:
+            for tool in self._tools.values():
+                tool.close()
+            self.journal.close()
+        finally:
+            os.close(self._lock)
 
 
 def _versions() -> dict[str, str]:

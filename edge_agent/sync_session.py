@@ -15,6 +15,7 @@ from edge_agent.memory.outbox import DamagedError, StreamState, epochs, read_bat
 from edge_agent.memory.schema import snapshot
 from edge_models.errors import RejectedError
 from edge_sync.documents import EPOCHS_PER_PAGE, Ack, EpochState, Heartbeat, LaneSeqs, Presence, Resume, dump, load
+from edge_sync.rows import ERASED, EXPIRED
 from edge_sync.uplink import Effect, Forked, MoveCursor, SayHello, Stream, Uplink
 
 log = logging.getLogger(__name__)
@@ -183,8 +184,7 @@ class SiteSync:
         if stream in self._damaged:
             return
         self._damaged.add(stream)
-        log.error("journal_damaged", extra={"epoch": stream[0], "lane": stream[1], "reason": problem})
-        self._alarm("journal_damaged", stream, problem)
+        log.error("stream_unreadable", extra={"epoch": stream[0], "lane": stream[1], "reason": problem})
         self.on_damage(problem)
 
     def _alarm(self, label: str, stream: Stream, reason: str) -> None:
@@ -195,8 +195,8 @@ class SiteSync:
         """The newest epochs held, with what was evicted of them, so that the hub can name what it never receives."""
         evicted: dict[str, LaneSeqs] = {}
         for epoch, lane, count in self._connection.execute(
-            "SELECT epoch, lane, sum(last - first + 1) FROM gaps WHERE reason NOT IN ('expired', 'erased')"
-            " GROUP BY epoch, lane"
+            "SELECT epoch, lane, sum(last - first + 1) FROM gaps WHERE reason NOT IN (?, ?) GROUP BY epoch, lane",
+            (EXPIRED, ERASED),
         ):
             evicted.setdefault(epoch, {})[lane] = count
         lasts: dict[str, LaneSeqs] = {epoch: {} for epoch in orders}

@@ -10,6 +10,7 @@ from rich.table import Table
 from edge_cli import fleet_explain, fleet_facts, fleet_keep, fleet_losses, fleet_verify
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption, connect
 from edge_cli.output import data, emit_json, show_table, talk
+from edge_sync.rows import ERASED, EXPIRED
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="What runs where.")
 app.command("losses")(fleet_losses.losses_command)
@@ -98,7 +99,7 @@ def _details(shown: dict[str, Any], gaps: list[dict[str, Any]]) -> list[str]:
     lines += [f"stream {each['epoch']}:{each['lane']}: held up to {each['high']}" for each in shown["streams"]]
     for gap in gaps:
         span = f"{gap['epoch']}:{gap['lane']}:{gap['first']}-{gap['last']}"
-        what = "let go" if gap["reason"].startswith(("expired", "erased")) else "lost"
+        what = "let go" if gap["reason"].startswith((EXPIRED, ERASED)) else "lost"
         lines.append(f"{what} {gap['count']}: {span}: {gap['reason']}")
     if shown["unknown"]:
         lines.append(f"unknown {shown['unknown']}: never came and will not: edge-agent fleet losses {shown['site']}")

@@ -1,6 +1,9 @@
 """`edge-agent memory`: look into a site's journal. Works on a running site, a stopped one, or a copied file."""
 
+import contextlib
+import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,7 @@ from edge_agent.memory.schema import reading
 from edge_cli import memory_erase, memory_verify
 from edge_cli.explained import explanation_tree, in_short, to_json, utc
 from edge_cli.output import data, emit_json
+from edge_models.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A site's journal.")
 app.command("erase")(memory_erase.erase)
@@ -40,7 +44,7 @@ def tail_command(
     Example: edge-agent memory tail -m site.yaml --kind decision -n 5
     """
     path = _database(memory)
-    with reading(path) as connection:
+    with _looked_into(path) as connection:
         found = newest(connection, lines, kind, agent)
         _print_records([record for _, record in found], as_json)
         last = found[-1][0] if found else 0
@@ -62,7 +66,7 @@ def explain_command(
     Example: edge-agent memory explain 66b8850bbe06a2c6:decision:42 -m site.yaml
     """
     parse_id(record)
-    with reading(_database(memory)) as connection:
+    with _looked_into(_database(memory)) as connection:
         found = explain(connection, record)
     if as_json:
         emit_json({"chain": [to_json(each) for each in found.chain], "missing": list(found.missing)})
@@ -75,6 +79,17 @@ def _database(path: Path) -> Path:
     if path.suffix in (".yaml", ".yml"):
         return load_site(path).data / "memory.db"
     return path
+
+
+@contextlib.contextmanager
+def _looked_into(path: Path) -> Iterator[sqlite3.Connection]:
+    """A reader of what may be no memory at all. Raises `ConfigError`."""
+    try:
+        with reading(path) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        what = f"{path}: can't be read as a site's memory: {error}"
+        raise ConfigError(f"{what} (`memory verify` says what is damaged)") from None
 
 
 def _print_records(records: list[Record], as_json: bool) -> None:

@@ -31,6 +31,7 @@ def run(
 
     Example: edge-agent run site.yaml
     """
+    from edge_agent.rehydrate import StoppedError  # noqa: PLC0415
     from edge_agent.site import SiteProcess  # noqa: PLC0415 - a bad site file is told before models are loaded
 
     site = load_site(file, data)
@@ -40,7 +41,10 @@ def run(
         signal.signal(each, lambda *_: stop.set())
     mended_at = -MEND_AGAIN_S
     while True:
-        process = SiteProcess(site)
+        try:
+            process = SiteProcess(site, stop.is_set)
+        except StoppedError:
+            return
         try:
             process.start()
             process.wait(stop, once, mends=time.monotonic() - mended_at >= MEND_AGAIN_S)

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edge_agent.memory.schema import VERSION, open_reader
+from edge_agent.memory.schema import VERSION, open_as_it_is
 from edge_agent.records import Json
 
 MARK = "memory.damaged"
@@ -61,7 +61,7 @@ def look(path: Path) -> str | None:
     if not path.exists() or not path.stat().st_size:
         return None
     try:
-        with closing(open_reader(path)) as connection:
+        with closing(open_as_it_is(path)) as connection:
             return _look(connection)
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
@@ -84,7 +84,8 @@ def _look(connection: sqlite3.Connection) -> str | None:
     elif version <= VERSION and "journal" not in tables:
         return None  # a file of somebody else: nothing here may touch it
     for table in _SMALL:
-        connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - a constant
+        for _ in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608 - a constant
+            pass  # not fetchall: there may be very many gaps
     connection.execute("SELECT * FROM journal ORDER BY id DESC LIMIT 1").fetchall()
     return None
 

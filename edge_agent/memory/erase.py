@@ -1,19 +1,17 @@
 """Erasing a subject from a stopped site: its records go from the file's very bytes; gaps that carry the chain stay."""
 
-import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.memory.lock import lock_data
-from edge_agent.memory.schema import open_writer
-from edge_agent.memory.tombstones import ERASED, PAGES_A_ROW, STEP_ROWS, Gone, bury
+from edge_agent.memory.schema import open_writer, transaction
+from edge_agent.memory.tombstones import PAGES_A_ROW, STEP_ROWS, Gone, bury
 from edge_models.errors import ConfigError, RetryableError
-from edge_sync.rows import record_id
+from edge_sync.rows import ERASED, record_id
 
 _PIECE_BYTES = 4 * 1024 * 1024
 
@@ -66,12 +64,12 @@ def _erase(connection: sqlite3.Connection, subject: str) -> tuple[int, int, int]
     for at in range(0, len(rows), step):
         part = rows[at : at + step]
         ids = [(record_id(row.epoch, row.lane, row.seq),) for row in part]
-        with _transaction(connection):
+        with transaction(connection):
             gone += bury(connection, part, ERASED)
             facts += connection.executemany("DELETE FROM facts WHERE scope='site' AND origin=?", ids).rowcount
             intents += connection.executemany("DELETE FROM intents WHERE decision=?", ids).rowcount
         _empty_log(connection)
-    with _transaction(connection):  # of decisions whose records had no room any more
+    with transaction(connection):  # of decisions whose records had no room any more
         intents += connection.execute("DELETE FROM intents WHERE subject=?", (subject,)).rowcount
     return gone, facts, intents
 
@@ -97,17 +95,6 @@ def _mentions(connection: sqlite3.Connection, subject: str) -> int:
     in_json = json.dumps(subject, ensure_ascii=False)[1:-1]
     query = "SELECT count(*) FROM journal WHERE instr(body, ?) OR instr(label, ?)"
     return int(connection.execute(query, (in_json, subject)).fetchone()[0])
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def _empty_log(connection: sqlite3.Connection) -> bool:

@@ -12,14 +12,19 @@ from dataclasses import dataclass, field
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.queries import latest_at
 from edge_agent.memory.schema import SLICE_ROWS, reading
-from edge_agent.memory.tombstones import EXPIRED, PAGES_A_ROW, STEP_ROWS, Gone, bury, fold_expired
+from edge_agent.memory.tombstones import PAGES_A_ROW, STEP_ROWS, Gone, bury, fold_expired
 from edge_sync.keep import CATCH_UP, Keep
+from edge_sync.rows import EXPIRED
 
 LOOK_S = 60.0
 """Between two looks."""
 
 LOOK_ROWS = 50 * SLICE_ROWS
 """Rows read in one look; the next one goes on behind them."""
+
+
+DUE_ROWS = 20_000
+"""Records that one look lets go: a hundred transactions, in which the keeper does nothing else, nor ends."""
 
 
 @dataclass(slots=True)
@@ -76,6 +81,8 @@ class Expiry:
             if now_us < latest_at(connection):
                 return []
             for _ in range(LOOK_ROWS // SLICE_ROWS):
+                if len(found.due) >= DUE_ROWS:
+                    break  # the next look goes on here
                 rows = connection.execute(
                     "SELECT j.id, j.at, j.kind, j.agent, j.seq<=coalesce(c.acked, 0) FROM journal j"
                     " LEFT JOIN cursors c ON c.epoch=j.epoch AND c.lane=j.lane WHERE j.id>? ORDER BY j.id LIMIT ?",

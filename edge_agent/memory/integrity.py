@@ -2,17 +2,23 @@
 
 `python -m edge_agent.memory.integrity MEMORY` says what is damaged, a line each, and exits with `DAMAGED`; it reads in
 slices, at the lowest priority. A thread would take turns with the agents; a process costs the first decision nothing.
+With `--with-stdin` it ends when its standard input does: so does its site's, however it was killed.
 """
 
+import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
-from edge_agent.memory.schema import reading
+from edge_agent.memory.schema import open_as_it_is
 from edge_agent.memory.verify import damage
+
+log = logging.getLogger(__name__)
 
 DAMAGED = 3
 """Exit code where something was found."""
@@ -21,6 +27,9 @@ AFTER_S = 5.0
 """After the start: the first decision is made by then."""
 
 _TOLD = 5
+
+_WITH_STDIN = "--with-stdin"
+_ORPHANED = 4
 
 
 class IntegrityCheck:
@@ -40,8 +49,12 @@ class IntegrityCheck:
             return None
         if self._child is None:
             if self._clock() >= self._from:
-                command = [sys.executable, "-m", "edge_agent.memory.integrity", str(self._path)]
-                self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+                command = [sys.executable, "-m", "edge_agent.memory.integrity", str(self._path), _WITH_STDIN]
+                try:
+                    self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                except OSError as error:  # no memory for a process: the site works without
+                    log.warning("memory_not_looked_through", extra={"reason": str(error)})
+                    self.needed = False
             return None
         if self._child.poll() is None:
             return None
@@ -58,15 +71,22 @@ class IntegrityCheck:
             self._child = None
 
 
-def main(path: str) -> int:
+def main(path: str, *options: str) -> int:
     """Print what is damaged; the exit code."""
     os.nice(19)
-    with reading(Path(path)) as connection:
+    if _WITH_STDIN in options:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    with closing(open_as_it_is(Path(path))) as connection:
         found = damage(connection)
     for finding in found[:_TOLD]:
         print(f"{finding.epoch}:{finding.lane}:{finding.seq}: {finding.what}" if finding.epoch else finding.what)
     return DAMAGED if found else 0
 
 
+def _end_with_stdin() -> None:
+    os.read(0, 1)  # of the file's number: a lock of `sys.stdin` would be held when the interpreter ends
+    os._exit(_ORPHANED)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

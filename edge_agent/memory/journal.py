@@ -120,7 +120,11 @@ class Journal:
         """
         self.path = path
         self._connection = open_writer(path, budget_mb)
-        self.room = Room(self._connection, path, budget_mb * 1024 * 1024)
+        try:
+            self.room = Room(self._connection, path, budget_mb * 1024 * 1024)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise JournalDamagedError(str(error), 1.0) if is_damage(error) else _unavailable(str(error)) from None
         self._spare_pages = 0
         """What may be written before the file is measured again."""
         self._now_us, self._draw = now_us, draw
@@ -139,7 +143,7 @@ class Journal:
         self._tails: dict[Lane, _Tail] = {}
         try:
             self._begin_epoch()
-        except JournalUnavailableError:
+        except BaseException:
             self._connection.close()
             raise
         self._flusher = threading.Thread(target=self._flush_now_and_then, name="journal", daemon=True)
@@ -196,10 +200,11 @@ class Journal:
     def maintain(self, work: Callable[[sqlite3.Connection], int]) -> int:
         """Run `work` in a transaction of its own (retention); returns what it returns.
 
-        It changes about `room.budget.step_pages` pages at the most. Raises `JournalUnavailableError`, or what `work`
-        raises; nothing of it was done then.
+        It changes about `room.budget.step_pages` pages at the most, and does not wait for readers, since a record that
+        is smaller may have room meanwhile. Raises `JournalUnavailableError`, or what `work` raises; nothing of it was
+        done then.
         """
-        with self._commit_lock, self._transaction(self.room.budget.step_pages):
+        with self._commit_lock, self._transaction(self.room.budget.step_pages, patient=False):
             return work(self._connection)
 
     def fold(self) -> None:
@@ -246,8 +251,11 @@ class Journal:
         pages = sum(map(self.room.pages_of, drafts)) + (ALSO_PAGES if also is not None else 0)
         return _Unit(drafts, also, waited_for, pages)
 
-    def _commit_waiting(self) -> None:
-        """Write every waiting unit, as many in one transaction as it may hold. The caller holds the commit lock."""
+    def _commit_waiting(self) -> bool:
+        """Write every waiting unit, as many in one transaction as it may hold; False where the file takes none now.
+
+        The caller holds the commit lock.
+        """
         waiting = len(self._queue)
         while waiting:
             units = [self._queue.popleft()]
@@ -261,9 +269,10 @@ class Journal:
                     self._commit(units)
             except JournalUnavailableError as error:  # so it is for all the others
                 self._keep_or_refuse([*units, *(self._queue.popleft() for _ in range(waiting))], error)
-                return
+                return False
             for unit in units:
                 unit.done = True
+        return True
 
     def _commit(self, units: list[_Unit]) -> None:
         """Write these. Raises `JournalUnavailableError`; what is wrong with one of them is told to its writer."""
@@ -391,15 +400,15 @@ class Journal:
             )
 
     @contextlib.contextmanager
-    def _transaction(self, pages: int) -> Iterator[None]:
-        """All of it or nothing; it changes about so many pages.
+    def _transaction(self, pages: int, patient: bool = True) -> Iterator[None]:
+        """All of it or nothing; it changes about so many pages. The `patient` waits for readers.
 
         Raises `JournalUnavailableError` where the file can't take it, whatever it is.
 
         What SQLite says of the values themselves goes on as it is: those would be refused for ever.
         """
         try:
-            self.room.wait_for(pages)
+            self.room.wait_for(pages, patient)
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self.room.check()
@@ -430,12 +439,13 @@ class Journal:
             self._wake.wait()
             self._wake.clear()
             self._stop.wait(GROUP_COMMIT_S)
+            written = False
             try:
                 with self._commit_lock:
-                    self._commit_waiting()
+                    written = self._commit_waiting()
             except Exception:  # its end would be noticed by nobody, and nothing would be written by itself again
                 log.exception("journal_flush_failed")
-            if self._queue:  # the disk is full: what was kept is tried again in a second
+            if not written:  # the disk is full: what was kept is tried again in a second
                 self._stop.wait(1.0)
                 self._wake.set()
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from edge_agent.memory.damage import is_damage
 from edge_agent.memory.journal import last_of
 from edge_agent.memory.schema import snapshot
-from edge_agent.memory.tombstones import EXPIRED
 from edge_models.errors import KitError
 from edge_sync.batch import MAX_BATCH_BYTES, encode
-from edge_sync.rows import LANES, Gap, Lane, Row, chain, chain_start, row_bytes
+from edge_sync.rows import EXPIRED, LANES, Gap, Lane, Row, chain, chain_start, row_bytes
 from edge_sync.uplink import FULL_BATCH_ROWS, Stream
 
 MAX_BATCH_RAW_BYTES = 1024 * 1024

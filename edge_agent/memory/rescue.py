@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edge_agent.memory.damage import Mark, look, read_mark, sync_folder, write_mark
+from edge_agent.memory.damage import Mark, look, read_mark, sync_folder, take_mark_off, write_mark
 from edge_agent.memory.salvage import Salvaged, salvage
 from edge_agent.records import Json
 from edge_models.errors import RetryableError
@@ -51,9 +51,12 @@ def rescue(path: Path, budget_mb: int, now_us: Callable[[], int]) -> dict[str, J
     if mark.report is not None:
         _tidy(path, mark.report)
         return mark.report
-    log.error("memory_damaged", extra={"reason": mark.reason})
     aside = path.with_name(mark.aside) if mark.aside else None
     source = aside if aside is not None and aside.exists() else path
+    if not source.exists():  # somebody took it away: there is nothing to mend, as after a lost disk
+        take_mark_off(path)
+        return None
+    log.error("memory_damaged", extra={"reason": mark.reason})
     new = path.with_name(f"{path.name}.new")
     _remove(new)
     found = _salvaged(source, new, budget_mb)

@@ -8,7 +8,8 @@ import sqlite3
 from dataclasses import dataclass
 
 from edge_agent.memory.budget import MIN_BUDGET_BYTES, Budget, divide
-from edge_sync.rows import LANES
+from edge_agent.memory.tombstones import declare
+from edge_sync.rows import LANES, Gap
 
 HIGH_WATER, LOW_WATER = 0.85, 0.75
 """The keeper begins to evict above the first share of the file's pages, and stops below the second."""
@@ -48,7 +49,7 @@ def tend(connection: sqlite3.Connection, above: float, budget: Budget | None = N
     gone = forget_epochs(connection)
     most = _pragma(connection, "max_page_count") if budget is None else budget.pages
     step_pages = STEP_PAGES if budget is None else budget.step_pages
-    if _pragma(connection, "page_count") - _pragma(connection, "freelist_count") > above * most:
+    if used_pages(connection) > above * most:
         return gone + make_room(connection, step_pages)
     too_many = _too_many(connection)
     return gone + (_drop(connection, _ACKED, step_pages, settled=too_many) if too_many > 0 else 0)
@@ -64,6 +65,11 @@ def make_room(connection: sqlite3.Connection, step_pages: int = STEP_PAGES) -> i
         or _drop(connection, _FORKED, step_pages)
         or _evict(connection, step_pages)
     )
+
+
+def used_pages(connection: sqlite3.Connection) -> int:
+    """Pages of the file that hold data."""
+    return _pragma(connection, "page_count") - _pragma(connection, "freelist_count")
 
 
 def give_back(connection: sqlite3.Connection, budget: Budget) -> int:
@@ -134,7 +140,7 @@ def _evict(connection: sqlite3.Connection, step_pages: int) -> int:
         ).fetchone()
         found = step.take(oldest[0], lane, _ALL, across=False) if oldest is not None else None
         if found is not None:
-            _declare(connection, oldest[0], lane, found.first, found.last, found.end_hash)
+            declare(connection, (oldest[0], lane), Gap(found.first, found.last, REASON, found.end_hash))
             break
     return step.rows
 
@@ -190,13 +196,3 @@ class _Step:
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
     return value
-
-
-def _declare(connection: sqlite3.Connection, epoch: str, lane: str, first: int, last: int, end_hash: bytes) -> None:
-    """Note a gap; one that ends right before it grows instead."""
-    grown = connection.execute(
-        "UPDATE gaps SET last=?, hash=? WHERE epoch=? AND lane=? AND last=? AND reason=?",
-        (last, end_hash, epoch, lane, first - 1, REASON),
-    ).rowcount
-    if not grown:
-        connection.execute("INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?)", (epoch, lane, first, last, REASON, end_hash))

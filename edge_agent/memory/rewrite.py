@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from edge_agent.memory.budget import Budget
-from edge_agent.memory.retention import HIGH_WATER, make_room
+from edge_agent.memory.retention import HIGH_WATER, make_room, used_pages
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def rewrite(connection: sqlite3.Connection, path: Path, budget: Budget) -> bool:
     copy = path.with_name(path.name + ".new")
     copy.unlink(missing_ok=True)
     try:
-        while _used(connection) > HIGH_WATER * budget.pages and _step(connection, budget):
+        while used_pages(connection) > HIGH_WATER * budget.pages and _step(connection, budget):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         # Nobody else may have the file open: its WAL and their index of it must not be taken for the copy's.
@@ -45,11 +45,6 @@ def rewrite(connection: sqlite3.Connection, path: Path, budget: Budget) -> bool:
     os.replace(copy, path)
     _sync(path.parent)
     return True
-
-
-def _used(connection: sqlite3.Connection) -> int:
-    pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
-    return int(pages - free)
 
 
 def _step(connection: sqlite3.Connection, budget: Budget) -> int:

@@ -61,8 +61,11 @@ class Room:
             pages += 2 + 8 * len(draft.fact.value) // self.page_bytes
         return pages
 
-    def wait_for(self, pages: int) -> None:
-        """Have room in the WAL for a transaction that changes `pages`; readers get a while. Raises `NoRoomError`."""
+    def wait_for(self, pages: int, patient: bool = True) -> None:
+        """Have room in the WAL for a transaction that changes `pages`. Raises `NoRoomError`.
+
+        The `patient` give readers a while to let go, and hold up all other writers for as long.
+        """
         need = min(pages + _BASE_PAGES, self.budget.transaction_pages) + self.budget.cache_pages
         size = self._wal_frames()
         self._began_empty = size == 0
@@ -70,7 +73,8 @@ class Room:
             return
         # The file's size says what was used at the most: it keeps it when SQLite begins it anew. RESTART where that
         # will do, not TRUNCATE: blocks that the WAL has are room to evict in that a full disk can't take away.
-        self._fold("RESTART" if size + self.budget.cache_pages <= self.budget.frames else "TRUNCATE", need)
+        how = "RESTART" if size + self.budget.cache_pages <= self.budget.frames else "TRUNCATE"
+        self._fold(how, need, self.patience_s if patient else 0.0)
 
     def check(self) -> None:
         """Before COMMIT: what is about to be written fits. Raises `NoRoomError`, `TooLargeError`.
@@ -97,9 +101,9 @@ class Room:
         """By how much the file is larger than its part of the budget: the budget was lowered."""
         return self._pragma("page_count") - self.budget.pages
 
-    def _fold(self, how: str, need: int) -> None:
+    def _fold(self, how: str, need: int, patience_s: float) -> None:
         """Begin the WAL anew, or learn that it has room for `need` frames as it is."""
-        deadline = time.monotonic() + self.patience_s
+        deadline = time.monotonic() + patience_s
         self._connection.execute(f"PRAGMA busy_timeout={round(_ATTEMPT_S * 1000)}")
         try:
             while True:

@@ -1,6 +1,5 @@
 """A new memory made of what can be proven of a damaged one. Only reads the damaged one."""
 
-import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -10,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from edge_agent.memory.carve import Carver, Value
-from edge_agent.memory.retention import HIGH_WATER, make_room
-from edge_agent.memory.schema import open_writer
+from edge_agent.memory.retention import HIGH_WATER, make_room, used_pages
+from edge_agent.memory.schema import open_writer, transaction
 from edge_agent.memory.small_tables import SmallTables, put_facts, put_intents, put_slots, read_small
 from edge_agent.memory.splice import DAMAGED, Found, Splice
 from edge_models.errors import RejectedError
@@ -196,7 +195,7 @@ class _Salvage:
 
     def build(self, connection: sqlite3.Connection, most_bytes: int) -> None:
         """Write it all. Rows in the order they were written; those for which there is no room leave gaps."""
-        with _transaction(connection):
+        with transaction(connection):
             self._put_epochs(connection)
             connection.executemany(
                 "INSERT OR IGNORE INTO gaps (epoch, lane, first, last, reason, hash) VALUES (?, ?, ?, ?, ?, ?)",
@@ -211,7 +210,7 @@ class _Salvage:
         most_pages: int = connection.execute("PRAGMA max_page_count").fetchone()[0]
         page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
         self._put_rows(connection, min(most_pages, most_bytes // page_bytes))
-        with _transaction(connection):
+        with transaction(connection):
             left["intents"] = put_intents(connection, self.small)
         for table in self.small.unreadable:
             left[table] = left.get(table, 0) + 1
@@ -220,14 +219,14 @@ class _Salvage:
     def _put_rows(self, connection: sqlite3.Connection, most_pages: int) -> None:
         kept = self.scratch.execute("SELECT epoch, lane, page, number, hash FROM kept ORDER BY id, epoch, lane, seq")
         while part := list(self._part(kept)):
-            with _transaction(connection):
+            with transaction(connection):
                 connection.executemany(
                     "INSERT INTO journal (epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     part,
                 )
-            while _used_pages(connection) > HIGH_WATER * most_pages:
-                with _transaction(connection):
+            while used_pages(connection) > HIGH_WATER * most_pages:
+                with transaction(connection):
                     if not make_room(connection):
                         break
 
@@ -286,20 +285,3 @@ def _row(values: list[Value] | None) -> tuple[Row, bytes] | None:
 
 def _is_epoch(value: object) -> bool:
     return isinstance(value, str) and len(value) == 16 and set(value) <= set("0123456789abcdef")
-
-
-def _used_pages(connection: sqlite3.Connection) -> int:
-    pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
-    return int(pages - free)
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise

@@ -47,11 +47,14 @@ def open_writer(path: Path, budget_mb: int) -> sqlite3.Connection:
     if version > VERSION:
         connection.close()
         raise ConfigError(f"{path}: was written by a newer edge-agent (schema {version}, this one knows {VERSION})")
-    if version < VERSION:
-        _migrate(connection)
-    if too_large_for_good(connection, budget) and rewrite(connection, path, budget):
-        return open_writer(path, budget_mb)
-    return connection
+    try:
+        if version < VERSION:
+            _migrate(connection)
+        rewritten = too_large_for_good(connection, budget) and rewrite(connection, path, budget)
+    except (OSError, sqlite3.Error) as error:
+        connection.close()
+        raise ConfigError(f"{path}: cannot be brought up to date: {error}") from None
+    return open_writer(path, budget_mb) if rewritten else connection
 
 
 def _set_up(connection: sqlite3.Connection, budget_bytes: int) -> Budget:
@@ -79,7 +82,22 @@ def _fold_large_wal(connection: sqlite3.Connection, path: Path, budget: Budget) 
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the file to read it only. Raises `ConfigError` where there is none."""
+    """Open the file to read it only. Raises `ConfigError` where there is none, or one of an older schema."""
+    connection = open_as_it_is(path)
+    version = VERSION
+    with contextlib.suppress(sqlite3.Error):  # who reads says what is wrong with a damaged file
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if 0 < version < VERSION:
+        connection.close()
+        raise ConfigError(
+            f"{path}: was written by an older edge-agent (schema {version}, this one reads {VERSION}): "
+            "start its site with this edge-agent once, which brings it up to date"
+        )
+    return connection
+
+
+def open_as_it_is(path: Path) -> sqlite3.Connection:
+    """Open the file to read it only, whatever its schema and its damage. Raises `ConfigError` where there is none."""
     if not path.exists():
         raise ConfigError(f"{path}: no such memory; a site makes it when it first runs")
     return sqlite3.connect(
@@ -108,6 +126,19 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All inside is written or nothing: for who has the file for himself. A running site's writer is the `Journal`."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back by itself
+            connection.execute("ROLLBACK")
+        raise
 
 
 def in_slices(

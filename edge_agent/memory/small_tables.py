@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edge_agent.memory.facts import MAX_FACT_BYTES, MAX_KEY_CHARS
 from edge_agent.memory.queries import parse_id
-from edge_agent.memory.schema import open_reader
+from edge_agent.memory.schema import open_as_it_is
 from edge_models.errors import ConfigError
 from edge_sync.release import Release
 from edge_sync.rows import LANES, Gap
@@ -45,7 +45,7 @@ def read_small(path: Path) -> SmallTables:
 
     def read(table: str, columns: str, take: Callable[[tuple[Any, ...]], None]) -> None:
         try:
-            with closing(open_reader(path)) as connection:
+            with closing(open_as_it_is(path)) as connection:
                 for row in connection.execute(f"SELECT {columns} FROM {table}"):  # noqa: S608 - constants
                     take(row)
         except (sqlite3.Error, UnicodeDecodeError):

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from edge_agent.memory.tombstones import ERASED, EXPIRED
-from edge_sync.rows import Gap, chain, chain_start
+from edge_sync.rows import ERASED, EXPIRED, Gap, chain, chain_start
 
 DAMAGED = "damaged"
 """Reason of a gap of records that can't be read any more as they were written."""

@@ -1,14 +1,10 @@
-"""Records that a site lets go though nobody needs their room: gaps stand in their place, and the chain still holds."""
+"""Gaps that stand in the place of records, so that the chain still holds; and records let go though there is room."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-EXPIRED = "expired"
-"""Reason of a gap of records that the hub has, and whose days are over here."""
-
-ERASED = "erased"
-"""Reason of a gap of a subject's records, which were erased."""
+from edge_sync.rows import EXPIRED, Gap
 
 STEP_ROWS = 200
 """Rows of one transaction: they lie anywhere, and each may change four pages."""
@@ -40,8 +36,29 @@ def bury(connection: sqlite3.Connection, rows: Iterable[Gone], reason: str) -> i
         gone += connection.execute(
             "DELETE FROM journal WHERE epoch=? AND lane=? AND seq BETWEEN ? AND ?", where
         ).rowcount
-        _declare(connection, first, last, reason)
+        declare(connection, (first.epoch, first.lane), Gap(first.seq, last.seq, reason, last.hash))
     return gone
+
+
+def declare(connection: sqlite3.Connection, stream: tuple[str, str], gap: Gap) -> None:
+    """Note a gap; those of the same reason right before and right after it become one with it."""
+    of = (*stream, gap.reason)
+    last, end_hash = gap.last, gap.hash
+    after = connection.execute(
+        "SELECT last, hash FROM gaps WHERE epoch=? AND lane=? AND reason=? AND first=?", (*of, last + 1)
+    ).fetchone()
+    if after is not None:
+        connection.execute("DELETE FROM gaps WHERE epoch=? AND lane=? AND reason=? AND first=?", (*of, last + 1))
+        last, end_hash = after
+    grown = connection.execute(
+        "UPDATE gaps SET last=?, hash=? WHERE epoch=? AND lane=? AND reason=? AND last=?",
+        (last, end_hash, *of, gap.first - 1),
+    ).rowcount
+    if not grown:
+        connection.execute(
+            "INSERT INTO gaps (epoch, lane, first, last, reason, hash) VALUES (?, ?, ?, ?, ?, ?)",
+            (*stream, gap.first, last, gap.reason, end_hash),
+        )
 
 
 def fold_expired(connection: sqlite3.Connection) -> int:
@@ -82,24 +99,3 @@ def _runs(rows: Iterable[Gone]) -> Iterator[tuple[Gone, Gone]]:
             first = last = row
     if first is not None and last is not None:
         yield first, last
-
-
-def _declare(connection: sqlite3.Connection, first: Gone, last: Gone, reason: str) -> None:
-    """Note a gap; those of the same reason right before and right after it become one with it."""
-    stream = (first.epoch, first.lane, reason)
-    end, end_hash = last.seq, last.hash
-    after = connection.execute(
-        "SELECT last, hash FROM gaps WHERE epoch=? AND lane=? AND reason=? AND first=?", (*stream, end + 1)
-    ).fetchone()
-    if after is not None:
-        connection.execute("DELETE FROM gaps WHERE epoch=? AND lane=? AND reason=? AND first=?", (*stream, end + 1))
-        end, end_hash = after
-    grown = connection.execute(
-        "UPDATE gaps SET last=?, hash=? WHERE epoch=? AND lane=? AND reason=? AND last=?",
-        (end, end_hash, *stream, first.seq - 1),
-    ).rowcount
-    if not grown:
-        connection.execute(
-            "INSERT INTO gaps (epoch, lane, first, last, reason, hash) VALUES (?, ?, ?, ?, ?, ?)",
-            (first.epoch, first.lane, first.seq, end, reason, end_hash),
-        )

@@ -17,8 +17,6 @@ NOTE_S = 600.0
 RECENT_EPOCHS = 10
 """Starts that `recent` looks back over."""
 
-_SINCE_VERSION = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Wear:
@@ -79,9 +77,7 @@ class WearMeter:
 
 
 def recent(connection: sqlite3.Connection) -> Wear:
-    """Of the newest starts, as far as it was noted; nothing in a file that no process of this version has opened."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] < _SINCE_VERSION:
-        return Wear(0, 0)
+    """Of the newest starts, as far as it was noted."""
     written, decided = connection.execute(
         "SELECT coalesce(sum(written_bytes), 0), coalesce(sum(decided), 0)"
         " FROM (SELECT written_bytes, decided FROM epochs ORDER BY ord DESC LIMIT ?)",

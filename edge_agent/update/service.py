@@ -23,16 +23,13 @@ from edge_agent.update.slots import Slot, write_active, write_refused
 from edge_models.digests import Digest
 from edge_models.errors import KitError, RetryableError
 from edge_sync.chunks import Receiver
-from edge_sync.documents import Desired, Reported, dump, load
+from edge_sync.documents import DESIRED_TYPE, Desired, Reported, dump, load
 from edge_sync.release import Release
 from edge_sync.rows import Lane
 from edge_sync.signing import verify
 from edge_sync.updater import Activate, Effect, Fetch, Report, Standing, Updater
 
 log = logging.getLogger(__name__)
-
-DESIRED_TYPE = "application/vnd.edge-agent.desired+json"
-"""DSSE payload type of a desired document."""
 
 WANT_JITTER_S = 0.3
 """Sites that learn of a release together do not all ask in the same instant."""

@@ -87,7 +87,8 @@ class Accounts:
     def take(self, db: Connection, site: str, word: Word, now_us: int) -> Highs:
         """Note what the site says it holds, and holds no more. Where the hub is in the streams of what it named."""
         if word.lost:
-            _drop(db, site, None, now_us)
+            if not word.stale:
+                _drop(db, site, None, now_us)
             return {}
         named = {state.epoch for state in word.epochs}
         known = _read(db, site, named)

@@ -11,8 +11,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select, tuple_
 
-from edge_hub.schema import epochs, gaps, records, sites, streams
-from edge_hub.store import Store, UnknownError
+from edge_hub.registry import row_of
+from edge_hub.schema import epochs, gaps, records, streams
+from edge_hub.store import Store
 from edge_sync.checkpoint import LANE, is_checkpoint
 from edge_sync.rows import Gap, Row
 from edge_sync.walk import Finding, Findings, Held, Signed, Walk, as_hash
@@ -56,13 +57,11 @@ def verify_site(store: Store, site: str) -> Report:
     """Walk every stream of the site. Raises `UnknownError` where there is no such site."""
     found = Findings()
     with store.reading() as db:
-        known = db.execute(select(sites.c.journal_key).where(sites.c.site == site)).first()
-        if known is None:
-            raise UnknownError(f"no site {site!r} is registered at this hub")
+        journal_key = row_of(db, site).journal_key
         listed = _listed(db, site)
         for epoch, lane, seq in _strays(db, site, set(listed)):
             found.add(epoch, lane, seq, "records are held of a stream that this hub has not heard of")
-    signed = Signed(site, known.journal_key, found)
+    signed = Signed(site, journal_key, found)
     held = [_follow(store, site, stream, signed, found) for stream in listed]
     signed.finish()
     return Report(tuple(held), signed.count, found.all())

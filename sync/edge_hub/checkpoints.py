@@ -14,6 +14,10 @@ from edge_models.errors import RejectedError
 from edge_sync.checkpoint import Checkpoint, read
 from edge_sync.rows import Row, record_id
 
+MAX_A_BATCH = 20
+"""Looked at of one batch, the newest, which sign what the others do. A batch may hold 2,000, each worth a millisecond
+of a transaction that others wait for; those that are passed over are looked at when the site is verified."""
+
 Key = tuple[str, str, str]
 """Site, epoch, lane."""
 

@@ -51,7 +51,11 @@ class Crew:
             if child.poll() is None or (self._clock() < began + AGAIN_S):
                 continue
             log.error("worker_ended", extra={"worker": worker(order.number).user, "code": child.returncode})
-            self._spawn(order)
+            try:
+                self._spawn(order)
+            except OSError as error:  # no memory or no process to be had now: the hub and the others live on
+                log.error("worker_not_started", extra={"worker": worker(order.number).user, "reason": str(error)})
+                self._children[order.number] = (child, self._clock())
 
     def stop(self) -> None:
         """End them, and wait until they are gone."""

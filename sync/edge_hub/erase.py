@@ -12,12 +12,13 @@ from sqlalchemy import Connection, delete, select
 from edge_hub import audit, erasures
 from edge_hub.dialect import Database
 from edge_hub.erasures import Erasure, subject_sha256
-from edge_hub.schema import facts, quarantine, records, sites
+from edge_hub.registry import row_of
+from edge_hub.schema import facts, quarantine, records
 from edge_hub.store import Store, UnknownError
-from edge_hub.tombstones import ERASED, Key, Run, bury, overwrite_deleted, runs
+from edge_hub.tombstones import Key, Run, bury, overwrite_deleted, runs
 from edge_models.errors import RejectedError
 from edge_sync.batch import MAX_RAW_BYTES, read_header
-from edge_sync.rows import record_id
+from edge_sync.rows import ERASED, record_id
 
 WAIT_S = 30.0
 """How long readers of the database are waited for, whose log they keep."""
@@ -40,8 +41,7 @@ def erase_subject(store: Store, folder: Path, site: str, subject: str, who: str,
     """
     sha256 = subject_sha256(site, subject)
     with store.writing() as db:
-        if db.scalar(select(sites.c.site).where(sites.c.site == site)) is None:
-            raise UnknownError(f"no site {site!r} is registered at this hub")
+        row_of(db, site)
         erased = _erase(db, site, subject, None, now_us)
         if erased is None:
             raise UnknownError(f"nothing found: this hub holds no record of that subject of site {site}")

@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select, update
 
-from edge_hub.schema import epochs, facts, sites
-from edge_hub.store import Store, UnknownError
+from edge_hub.registry import row_of
+from edge_hub.schema import epochs, facts
+from edge_hub.store import Store
 from edge_models.errors import RejectedError
 from edge_sync.facts import MAX_KEY_CHARS, value_text
 from edge_sync.rows import Row, record_id
@@ -90,8 +91,7 @@ class SiteFacts:
     def of(self, site: str) -> list[dict[str, Any]]:
         """What a site knows, by key. Raises `UnknownError`."""
         with self._store.reading() as db:
-            if db.scalar(select(sites.c.site).where(sites.c.site == site)) is None:
-                raise UnknownError(f"no site {site!r} is registered at this hub")
+            row_of(db, site)
             rows = sorted(known(db, site, self._now_us()), key=lambda row: str(row.key))
         return [
             {

@@ -122,6 +122,7 @@ class FleetFactLog:
         since_us = now_us - int(_meta(db, _RAISED) or -AHEAD_PAUSE_US)
         if version - high > MAX_AHEAD or 0 <= since_us < AHEAD_PAUSE_US:
             return False
+        lock(db, audit.LOCK)  # before that of `_issue`, as others have it already where they come here
         _issue(db, self._draw, above=version)
         _set_meta(db, _RAISED, str(now_us))
         audit.note(db, now_us, "hub", "fleet facts raised", {"site": site, "from": high, "above": version})

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, delete, select
 from edge_hub.keep import read_keep
 from edge_hub.schema import meta, records, streams
 from edge_hub.store import Store
-from edge_hub.tombstones import EXPIRED, Key, Run, bury, runs
+from edge_hub.tombstones import Key, Run, bury, runs
 from edge_sync.keep import CATCH_UP, Keep
+from edge_sync.rows import EXPIRED
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
     InternalError,
     OperationalError,
     ProgrammingError,
+    TimeoutError,
 )
 
 from edge_hub import quarantine, registry
@@ -32,7 +33,8 @@ from edge_hub.store import Store
 from edge_hub.words import word_of_heartbeat, word_of_hello
 from edge_models.errors import RejectedError
 from edge_sync.batch import decode, read_header
-from edge_sync.documents import Ack, Heartbeat, Hello, Presence, Reported, dump, load
+from edge_sync.documents import EPOCHS_PER_PAGE, Ack, Heartbeat, Hello, Presence, Reported, dump, load
+from edge_sync.rows import LANES
 from edge_sync.topics import down
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,9 @@ _PAUSE_S = 1.0
 
 _TRIES = 5
 """How often in a row one message alone may be refused before it gives way to the others."""
+
+_MOST_BEHIND = len(LANES) * EPOCHS_PER_PAGE
+"""Streams of a site that are remembered as behind though its last heartbeat did not name them."""
 
 UNKNOWN_SITE = "site is not registered"
 
@@ -101,7 +106,8 @@ class Ingest:
     def handle(self, items: Sequence[Item]) -> None:
         """Store what these messages bring, then answer them.
 
-        Raises `DBAPIError` where the database refuses for a reason that lies in no message; nothing was acknowledged.
+        Raises `DBAPIError` or `TimeoutError` where the database refuses for a reason that lies in no message; nothing
+        was acknowledged.
         """
         try:
             self._transact(items)
@@ -109,6 +115,8 @@ class Ingest:
             if _is_operational(error):
                 raise
             self._isolate(items, error)
+        except TimeoutError:  # no connection was free
+            raise
         except Exception as error:  # noqa: BLE001 - whatever one message provokes must not stop the others
             self._isolate(items, error)
 
@@ -199,7 +207,8 @@ class Ingest:
                     registry.heartbeat(db, site, beat)
                     highs = self._accounts.take(db, site, word_of_heartbeat(beat, item.retained), turn.now_us)
                     behind = registry.behind(beat, highs)
-                    turn.says.append(lambda: self._remind(site, behind))
+                    named = {state.epoch for state in beat.epochs}
+                    turn.says.append(lambda: self._remind(site, named, behind))
                     if not item.retained and self._outgoing.lacks_facts(db, site, beat.facts):
                         turn.says.append(lambda: self._outgoing.facts(site))
                 case "reported":
@@ -211,12 +220,17 @@ class Ingest:
             self._metrics.add("edge_hub_refused_documents_total")
             log.warning("document_refused", extra={"site": site, "document": item.what, "reason": str(error)})
 
-    def _remind(self, site: str, behind: registry.Behind) -> None:
-        """Say where the hub is in each stream that goes on at the site, while nothing of it came since its last
-        heartbeat: the site may believe that all of it is here, as when this hub was restored from a backup."""
+    def _remind(self, site: str, named: set[str], behind: registry.Behind) -> None:
+        """Say where the hub is in each stream that goes on at the site, while nothing of it came since the heartbeat
+        that named it before: the site may believe that all of it is here, as when this hub was restored from a backup.
+
+        Most heartbeats name the newest epochs only: what was behind of others is kept until they are named again.
+        """
         before = self._behind.pop(site, {})
-        if behind:
-            self._behind[site] = behind
+        others = [(stream, high) for stream, high in before.items() if stream[0] not in named]
+        kept = dict(others[-_MOST_BEHIND:]) | dict(behind)
+        if kept:
+            self._behind[site] = kept
         for (epoch, lane), high in behind.items():
             if before.get((epoch, lane)) == high:
                 self._outgoing.publish(down(site, "ack"), dump(Ack(epoch=epoch, lane=lane, seq=high)))

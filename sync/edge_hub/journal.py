@@ -172,7 +172,8 @@ class _Work:
         self.pending += [(*key, *astuple(row), row_hash, now_us) for row, row_hash in verdict.rows]
         self.stored.rows += len(verdict.rows)
         if key[2] == LANE:
-            self.signed += [(key, row) for row, _ in verdict.rows if is_checkpoint(row)]
+            newest = [row for row, _ in verdict.rows if is_checkpoint(row)][-checkpoints.MAX_A_BATCH :]
+            self.signed += [(key, row) for row in newest]
         for gap in verdict.gaps:
             _put_gap(self.db, key, gap, now_us)
         if said := [row for row, _ in verdict.rows if row.kind == "fact"]:

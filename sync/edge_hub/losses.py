@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Float,
     Select,
     case,
     cast,
@@ -26,8 +27,9 @@ from sqlalchemy import (
 )
 
 from edge_hub.schema import epochs, gaps, streams
-from edge_hub.tombstones import ERASED, EXPIRED, LET_GO
+from edge_hub.tombstones import LET_GO
 from edge_models.errors import RejectedError
+from edge_sync.rows import ERASED, EXPIRED
 
 KINDS: Mapping[str, str] = {
     "evicted": "evicted",
@@ -63,6 +65,11 @@ UNKNOWN: ColumnElement[int] = case((_is_lost, streams.c.told - _end), else_=0)
 """Records of a stream that are lost without a gap."""
 
 
+def summed(amount: ColumnElement[int]) -> ColumnElement[float]:
+    """The sum of it. Not of integers: SQLite refuses a sum above 2^63, and a lying site would keep all from theirs."""
+    return func.sum(cast(amount, Float))
+
+
 def kind_of(reason: str) -> str:
     """The kind of loss that a reason tells of."""
     return next((kind for prefix, kind in KINDS.items() if reason.startswith(prefix)), OTHER)
@@ -85,7 +92,7 @@ def page(
 
 def unknown(db: Connection) -> int:
     """Records of all sites that are lost without a gap."""
-    return int(db.scalar(select(func.coalesce(func.sum(UNKNOWN), 0)).where(_is_lost)) or 0)
+    return int(db.scalar(select(summed(UNKNOWN)).where(_is_lost)) or 0)
 
 
 def _declared(site: str | None, kind: str | None, after: Cursor | None) -> Select[Any]:

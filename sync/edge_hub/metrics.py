@@ -49,9 +49,14 @@ class Metrics:
         """Everything, for a scraper; with the counters of other processes, by name, beside those of this one."""
         lines = []
         for name, value in self.values().items():
-            lines += [f"# HELP {name} {COUNTERS[name]}", f"# TYPE {name} counter", f"{name} {value:g}"]
+            lines += [f"# HELP {name} {COUNTERS[name]}", f"# TYPE {name} counter", f"{name} {_text(value)}"]
             for worker, counted in (workers or {}).items():
-                lines.append(f'{name}{{worker="{worker}"}} {counted.get(name, 0):g}')
+                lines.append(f'{name}{{worker="{worker}"}} {_text(counted.get(name, 0))}')
         for name, text, value in gauges:
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {value:g}"]
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {_text(value)}"]
         return "\n".join(lines) + "\n"
+
+
+def _text(value: float) -> str:
+    """All digits of a count: six would let it stand still for a thousand records at a time."""
+    return f"{value:.15g}"

@@ -8,11 +8,20 @@ from sqlalchemy import Connection, false, select, update
 from edge_hub import incidents
 from edge_hub.accounts import Highs
 from edge_hub.schema import epochs, sites
+from edge_hub.store import UnknownError
 from edge_sync.documents import EPOCHS_PER_PAGE, Heartbeat, Hello, Presence, Reported, Resume
 from edge_sync.rows import Lane
 
 Behind = Mapping[tuple[str, Lane], int]
 """Epoch and lane of each stream that goes on at its site → up to where the hub holds it."""
+
+
+def row_of(db: Connection, site: str) -> Any:
+    """The site's row. Raises `UnknownError`."""
+    row = db.execute(select(sites).where(sites.c.site == site)).first()
+    if row is None:
+        raise UnknownError(f"no site {site!r} is registered at this hub")
+    return row
 
 
 def known(db: Connection, names: Iterable[str]) -> set[str]:

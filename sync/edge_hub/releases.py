@@ -13,17 +13,18 @@ from edge_hub.dialect import BulkInsert
 from edge_hub.schema import artifacts, desired, releases, sites
 from edge_hub.store import Store, TakenError, UnknownError
 from edge_models.errors import RejectedError
-from edge_sync.documents import MAX_DOCUMENT_BYTES, Desired, Reported, dump
+from edge_sync.documents import DESIRED_TYPE, MAX_DOCUMENT_BYTES, Desired, Reported, dump
 from edge_sync.release import Artifact, Release
 from edge_sync.signing import sign
 
 log = logging.getLogger(__name__)
 
-DESIRED_TYPE = "application/vnd.edge-agent.desired+json"
-"""DSSE payload type of a desired document."""
-
 MAX_BELIEVED = 2**52
 """A site that reports this generation or a higher one is not believed: no hub counts so far, and needs room above."""
+
+MAX_RAISES = 10
+RAISES_US = 600_000_000
+"""A site's document is signed above what it reports so often in so long: an honest one needs it once or twice."""
 
 _ROOM_BYTES = 1024
 """For what a desired document holds besides its release."""
@@ -46,6 +47,8 @@ class Releases:
     def __init__(self, store: Store, key: Path, publish: Callable[[str], None], now_us: Callable[[], int]) -> None:
         self._store, self._key = store, key
         self._publish, self._now_us = publish, now_us
+        self._raised: dict[str, tuple[int, int]] = {}
+        """Site → since when raises are counted, and how many there were."""
 
     def add_artifact(self, digest: str, artifact: Artifact, who: str) -> None:
         """The blobs hold these bytes now."""
@@ -140,7 +143,8 @@ class Releases:
     def raise_above(self, db: Connection, site: str, generation: int) -> bool:
         """Sign the site's desired document again, above `generation`; False where it is, or there is none.
 
-        A generation from `MAX_BELIEVED` on changes nothing: the site errs, and only itself has the damage.
+        A generation from `MAX_BELIEVED` on changes nothing: the site errs, and only itself has the damage. Nor does one
+        of a site that reports more than `MAX_RAISES` such in `RAISES_US`: the audit may not grow by what it says.
         """
         held = db.execute(select(desired).where(desired.c.site == site)).first()
         if held is None or generation < held.generation:
@@ -149,11 +153,20 @@ class Releases:
             log.error("generation_not_believed", extra={"site": site, "generation": generation})
             return False
         now_us = self._now_us()
+        if not self._may_raise(site, now_us):
+            return False
         wish = Desired(site=site, generation=generation + 1, issued_us=now_us, release=_document(db, held.release))
         self._put(db, wish, held.release)
         detail = {"site": site, "reported": generation, "from": held.generation, "to": generation + 1}
         audit.note(db, now_us, site, "generation raised", detail)
         return True
+
+    def _may_raise(self, site: str, now_us: int) -> bool:
+        since_us, times = self._raised.get(site, (now_us, 0))
+        if not 0 <= now_us - since_us < RAISES_US:
+            since_us, times = now_us, 0
+        self._raised[site] = (since_us, times + 1)
+        return times < MAX_RAISES
 
     def _put(self, db: Connection, wish: Desired, number: int) -> None:
         envelope = sign(dump(wish), DESIRED_TYPE, self._key)

@@ -1,4 +1,4 @@
-"""The hub's tables. Others may read all of them; only the hub writes. SQLite today, plain enough for PostgreSQL.
+"""The hub's tables. Others may read all of them; only the hub writes. The same on SQLite and PostgreSQL.
 
 Times are UTC microseconds. `records` and what hangs on it are keyed by stream: a site's epoch's lane.
 """

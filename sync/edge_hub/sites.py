@@ -8,7 +8,8 @@ from sqlalchemy import Connection, case, func, select, tuple_
 from edge_hub import audit, incidents
 from edge_hub.broker import BrokerFolder
 from edge_hub.broker.roles import local_user
-from edge_hub.losses import UNKNOWN
+from edge_hub.losses import UNKNOWN, summed
+from edge_hub.registry import row_of
 from edge_hub.schema import desired, gaps, quarantine, records, sites, streams
 from edge_hub.store import Store, TakenError, UnknownError
 from edge_hub.tombstones import LET_GO
@@ -63,7 +64,7 @@ class Sites:
     def get(self, site: str) -> dict[str, Any]:
         """One site, with all it said of itself and its streams, the newest epoch first. Raises `UnknownError`."""
         with self._store.reading() as db:
-            row = _row(db, site)
+            row = row_of(db, site)
             wanted = db.execute(select(desired.c.generation, desired.c.release).where(desired.c.site == site)).first()
             held = select(streams).where(streams.c.site == site).order_by(streams.c.since_us.desc(), streams.c.lane)
             return _Counts(db, site).summary(row) | {
@@ -81,7 +82,7 @@ class Sites:
     def gaps(self, site: str) -> list[dict[str, Any]]:
         """The site's records that will never come, by range and reason. Raises `UnknownError`."""
         with self._store.reading() as db:
-            _row(db, site)
+            row_of(db, site)
             query = select(gaps).where(gaps.c.site == site).order_by(gaps.c.epoch, gaps.c.lane, gaps.c.first)
             return [
                 {name: getattr(row, name) for name in ("epoch", "lane", "first", "last", "reason")}
@@ -118,7 +119,7 @@ class Sites:
             query = query.where(key < after if newest else key > after)
         order = [c.desc() if newest else c.asc() for c in (records.c.epoch, records.c.lane, records.c.seq)]
         with self._store.reading() as db:
-            _row(db, site)
+            row_of(db, site)
             rows = db.execute(query.order_by(*order).limit(limit + 1)).all()
         page = [shown(row) for row in rows[:limit]]
         return page, page[-1]["id"] if len(rows) > limit else None
@@ -146,16 +147,16 @@ class _Counts:
             return db.execute(query if site is None else query.where(column == site)).all()
 
         behind = case((~streams.c.forked & (streams.c.last > streams.c.high), streams.c.last - streams.c.high), else_=0)
-        sums = [func.sum(amount) for amount in (streams.c.high, behind, UNKNOWN)]
+        sums = [summed(amount) for amount in (streams.c.high, behind, UNKNOWN)]
         self._sums: dict[str, tuple[int, int, int]] = {
-            name: (int(held), int(backlog), int(unknown))
+            name: (_count(held), _count(backlog), _count(unknown))
             for name, held, backlog, unknown in of(
                 select(streams.c.site, *sums).group_by(streams.c.site), streams.c.site
             )
         }
         count = gaps.c.last - gaps.c.first + 1
-        gone = select(gaps.c.site, func.sum(count), func.sum(case((LET_GO, 0), else_=count))).group_by(gaps.c.site)
-        self._gone = {name: (int(all_of_it), int(lost)) for name, all_of_it, lost in of(gone, gaps.c.site)}
+        gone = select(gaps.c.site, summed(count), summed(case((LET_GO, 0), else_=count))).group_by(gaps.c.site)
+        self._gone = {name: (_count(all_of_it), _count(lost)) for name, all_of_it, lost in of(gone, gaps.c.site)}
         aside = select(quarantine.c.site, func.count()).group_by(quarantine.c.site)
         self._aside = dict(of(aside, quarantine.c.site))
 
@@ -179,11 +180,9 @@ class _Counts:
         }
 
 
-def _row(db: Connection, site: str) -> Any:
-    row = db.execute(select(sites).where(sites.c.site == site)).first()
-    if row is None:
-        raise UnknownError(f"no site {site!r} is registered at this hub")
-    return row
+def _count(total: float) -> int:
+    """A site may tell of more than can be shown."""
+    return int(min(total, 2**53))
 
 
 def shown(row: Any) -> dict[str, Any]:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from edge_hub.schema import gaps, records
-
-EXPIRED, ERASED = "expired", "erased"
-"""Reasons of gaps that are no losses: the time that records are kept was over; a subject's records were erased."""
+from edge_sync.rows import ERASED, EXPIRED
 
 LET_GO: ColumnElement[bool] = or_(gaps.c.reason.startswith(EXPIRED), gaps.c.reason.startswith(ERASED))
 """Whether a gap is of records that were let go, and not lost."""

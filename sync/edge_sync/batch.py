@@ -12,7 +12,7 @@ import msgspec
 from backports import zstd
 
 from edge_models.errors import RejectedError
-from edge_sync.rows import KINDS, LANES, MAX_BODY_BYTES, Gap, Row, chain, read_row, row_bytes
+from edge_sync.rows import KINDS, LANES, MAX_BODY_BYTES, MAX_REF_CHARS, Gap, Row, chain, read_row, row_bytes
 
 MAGIC = b"EJ1"
 MAX_BATCH_BYTES = 256 * 1024
@@ -171,4 +171,6 @@ def _read_checked(raw: msgspec.Raw) -> Row:
         raise RejectedError(f"batch: row {row.seq}: is not encoded as the columns it holds are")
     if len(row.body) > MAX_BODY_BYTES:
         raise RejectedError(f"batch: row {row.seq}: its body is over {MAX_BODY_BYTES} bytes")
+    if row.ref is not None and len(row.ref) > MAX_REF_CHARS:
+        raise RejectedError(f"batch: row {row.seq}: its ref is over {MAX_REF_CHARS} characters")
     return row

@@ -88,7 +88,7 @@ def read(body: str) -> Checkpoint:
     try:
         found = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise RejectedError(f"it is no checkpoint: {error}") from None
+        raise RejectedError(f"it is no checkpoint: {str(error)[:200]}") from None  # which may repeat what was sent
     if not _verifies(found):
         raise RejectedError("its signature does not hold")
     return found

@@ -10,6 +10,9 @@ from edge_sync.rows import Lane
 MAX_DOCUMENT_BYTES = 256 * 1024
 """Of any JSON document on the wire."""
 
+DESIRED_TYPE = "application/vnd.edge-agent.desired+json"
+"""DSSE payload type of a `Desired`."""
+
 EPOCHS_PER_PAGE = 200
 """Epochs in one hello: 200 need about 60 KB."""
 
@@ -131,7 +134,7 @@ def load(kind: type[D], data: bytes) -> D:
         return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])[:200]  # it may repeat what was sent
         raise RejectedError(f"{kind.__name__.lower()}: {where or 'document'}: {first['msg']}") from None
 
 

@@ -23,6 +23,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MAX_BODY_BYTES = 64 * 1024
 """The largest `body` of a row, UTF-8; keeps any single row well inside one batch of 256 KiB."""
 
+MAX_REF_CHARS = 200
+"""The largest `ref` of a row: a record's id has 44 at the most, and databases index no long text."""
+
 
 class Row(msgspec.Struct, array_like=True, frozen=True):
     """One record of a stream. `at` is UTC microseconds; `score` is in [0, 1]; `body` is JSON text."""
@@ -46,6 +49,9 @@ class Gap(msgspec.Struct, array_like=True, frozen=True):
     reason: str
     hash: bytes
 
+
+EXPIRED, ERASED = "expired", "erased"
+"""Reasons of gaps that are no losses: the time that records are kept was over; a subject's records were erased."""
 
 _encoder = msgspec.msgpack.Encoder()
 _row_decoder = msgspec.msgpack.Decoder(Row)

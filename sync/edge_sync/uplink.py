@@ -1,7 +1,7 @@
 """The site's side of journal sync, pure: what to say, and which rows to send next.
 
-The shell (`edge_agent.uplink`) owns the socket, the clock and the journal. It tells this class what
-happened and does what it answers. State table and guarantees: sync/SPEC.md, section Journal sync.
+The shells (`edge_agent.sync_session`: the journal; `edge_agent.uplink`: socket and clock) tell this class what happened
+and do what it answers. State table and guarantees: sync/SPEC.md, section Journal sync.
 
     down ──up()──► greeting ──resume()──► open ──down()──► down
 """

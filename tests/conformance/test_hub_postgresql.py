@@ -1,6 +1,7 @@
 """What only a database with a server of its own can do to a hub. Held: sync/SPEC.md, section Several ingest workers."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from edge_hub import audit
+from edge_hub import audit, incidents
 from edge_hub.dialect import lock
+from edge_hub.fleet_facts import FleetFactLog
 from edge_hub.inbox import Heard
 from edge_hub.schema import records, sites
 from edge_hub.store import Store
@@ -129,3 +131,30 @@ def test_the_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigError, match=r"needs the extra \[postgres\].*pip install 'edge-agent-kit\[postgres\]'"):
         Store("postgresql://edge@127.0.0.1/hub")
+
+
+def test_raising_the_facts_takes_its_locks_in_the_order_of_all_others(postgres_url: str) -> None:
+    store = Store(postgres_url)
+    with store.writing() as db:
+        for name in ("plant-01", "plant-02"):
+            db.execute(sites.insert().values(site=name, labels={}, created_us=1, online=False))
+    log, raised = FleetFactLog(store, lambda: None, lambda: 10**15), list[bool]()
+
+    def beat() -> None:
+        with store.writing(shared=True) as other:
+            raised.append(log.told(other, "plant-02", 1_000))
+
+    def waits() -> int:
+        with store.reading() as other:
+            return int(other.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one())
+
+    with store.writing(shared=True) as db:
+        incidents.note(db, 1, "plant-01", "fork", "a", {})
+        thread = threading.Thread(target=beat)
+        thread.start()
+        wait_until(waits)
+        assert not log.told(db, "plant-01", 0)
+        lock(db, "fleet facts")
+    thread.join(60)
+    assert raised == [True]
+    store.close()

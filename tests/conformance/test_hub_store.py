@@ -1,5 +1,6 @@
 """What every database of a hub must do. Held: sync/SPEC.md, sections Journal sync, the hub, and Several workers."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from edge_hub.schema import quarantine as quarantined
 from edge_hub.sites import Sites
 from edge_hub.store import Store
 from edge_sync.documents import EpochState, Hello, Resume, dump, load
+from edge_sync.rows import MAX_REF_CHARS
 
 EPOCH = "00000000000000aa"
 KEY = ("plant-01", EPOCH, "decision")
@@ -217,3 +219,11 @@ def test_rows_in_bulk_are_set_anew_where_their_key_is_taken_and_refused_without_
         BulkInsert(fleet_facts)(db, [("limit", None, 1, None, 5), ("shift", '"a"', 2, 9, 5)])
         values = select(fleet_facts.c.value, fleet_facts.c.expires_at).order_by(fleet_facts.c.version)
         assert [tuple(row) for row in db.execute(values)] == [(None, None), ('"a"', 9)]
+
+
+def test_a_ref_that_no_index_takes_does_not_stand_in_the_way(desk: Any, stream: Any) -> None:
+    long = "".join(hashlib.sha256(bytes([n])).hexdigest() for n in range(200))  # no database packs it small enough
+    desk.hear(stream().grow(2, ref=long).batch(1, 2))
+    desk.hear(stream().grow(2, ref="r" * MAX_REF_CHARS).batch(1, 2), site="plant-02")
+    assert desk.acks() == [("plant-01", 2, False), ("plant-02", 2, False)]
+    assert (desk.count(records), desk.count(gaps), desk.count(quarantined)) == (2, 1, 1)

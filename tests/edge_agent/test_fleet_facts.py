@@ -13,7 +13,7 @@ from edge_agent.memory.facts import Facts
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.schema import reading
 from edge_agent.update.refusals import Refusals
-from edge_sync.documents import FleetFact, FleetFacts, dump
+from edge_sync.documents import DESIRED_TYPE, FleetFact, FleetFacts, dump
 from edge_sync.facts import FACTS_TYPE
 from edge_sync.signing import make_key, sign
 
@@ -70,7 +70,7 @@ def test_what_anybody_else_says_is_an_alarm_and_changes_nothing(
         b"",
         snapshot(9, mode="open"),
         sign(snapshot(9, mode="open"), FACTS_TYPE, tmp_path / "thief.key"),
-        sign(snapshot(9, mode="open"), "application/vnd.edge-agent.desired+json", key),
+        sign(snapshot(9, mode="open"), DESIRED_TYPE, key),
         sign(b'{"version": 9}', FACTS_TYPE, key),
     ):
         service.take(envelope)

@@ -1,8 +1,10 @@
 """Bad input gets one clear line and an exit code, never a traceback."""
 
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from edge_models.shipped import shipped_path
 
 TRACE = shipped_path("trace", "2")
+SCHEMA_1 = Path(__file__).parents[1] / "edge_agent" / "memory" / "schema_1.sql"
 
 
 def edge_agent(*words: str | Path) -> tuple[int, str]:
@@ -48,6 +51,23 @@ def test_a_site_file_that_is_wrong(command: str, text: str, said: str, tmp_path:
 def test_a_site_file_that_is_not_there(tmp_path: Path) -> None:
     code, line = edge_agent("run", tmp_path / "site.yaml")
     assert (code, "No such file" in line) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("tail",), ("explain", "0123456789abcdef:decision:1")])
+@pytest.mark.parametrize("content", [b"", b"no database " * 100])
+def test_a_memory_that_is_none(words: tuple[str, ...], content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "memory.db").write_bytes(content)
+    code, line = edge_agent("memory", *words, "-m", tmp_path / "memory.db")
+    assert (code, "can't be read as a site's memory" in line) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("tail",), ("verify",), ("explain", "0123456789abcdef:decision:1")])
+def test_a_copied_memory_of_an_older_schema(words: tuple[str, ...], tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "memory.db")) as connection:
+        connection.executescript(SCHEMA_1.read_text())
+        connection.execute("PRAGMA user_version=1")
+    code, line = edge_agent("memory", *words, "-m", tmp_path / "memory.db")
+    assert (code, "start its site with this edge-agent once" in line) == (2, True)
 
 
 def site_with(tmp_path: Path, policy: str, **agent: str) -> Path:

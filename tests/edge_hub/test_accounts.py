@@ -42,9 +42,9 @@ class Book:
     def hello(self, *states: EpochState, page: int = 1, pages: int = 1, after: int = 0) -> None:
         self.take(word_of_hello(Hello(sync="s", page=page, pages=pages, after=after, epochs=list(states)), False))
 
-    def lost_all(self) -> None:
+    def lost_all(self, retained: bool = False) -> None:
         """A hello of a site that has no memory."""
-        self.take(word_of_hello(Hello(sync="s", epochs=[], lost=True), False))
+        self.take(word_of_hello(Hello(sync="s", epochs=[], lost=True), retained))
 
     def deliver(self, *batches: bytes) -> None:
         with self.store.writing() as db:
@@ -347,3 +347,12 @@ def test_an_epoch_that_was_only_heard_of_is_not_older_than_those_named_with_it(b
     with book.store.reading() as db:
         since = dict(db.execute(select(epochs.c.epoch, epochs.c.since_us)).all())
     assert since[A] == since[B] == since[C], "so the site's own order decides"
+
+
+def test_a_hello_of_a_lost_memory_that_the_broker_kept_takes_nothing_away(book: Book) -> None:
+    book.hello(state(A, 1, decision=3), state(B, 2))
+    book.lost_all(retained=True)
+    assert book.held() == {A, B}
+    assert book.lost() == []
+    book.lost_all()
+    assert book.held() == set()

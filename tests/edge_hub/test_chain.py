@@ -13,14 +13,15 @@ from edge_hub import chain as chain_module
 from edge_hub import incidents
 from edge_hub.broker import BrokerFolder
 from edge_hub.chain import Report, verify_site
+from edge_hub.checkpoints import MAX_A_BATCH
 from edge_hub.journal import Arrived, store_batches
 from edge_hub.schema import gaps, records, sites, streams
 from edge_hub.sites import Sites
 from edge_hub.store import Store, UnknownError
-from edge_hub.tombstones import ERASED, bury, runs
+from edge_hub.tombstones import bury, runs
 from edge_sync.batch import decode, encode
 from edge_sync.checkpoint import End, Ends, sign
-from edge_sync.rows import Lane, Row, chain, chain_start, row_bytes
+from edge_sync.rows import ERASED, Lane, Row, chain, chain_start, row_bytes
 
 EPOCH = "00000000000000aa"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -371,3 +372,13 @@ def test_the_tables_give_back_the_very_bytes_that_were_hashed(store: Store, fiel
         row = db.execute(select(records)).one()
     held = Row(row.seq, row.at, row.kind, row.agent, row.subject, row.label, row.score, row.ref, row.body)
     assert row_bytes(held) == site.raws["decision"][0]
+
+
+def test_of_very_many_checkpoints_in_one_batch_the_newest_are_looked_at(store: Store) -> None:
+    site = Site(store).write(3)
+    for _ in range(MAX_A_BATCH):
+        site.sign(sig="00" * 64)
+    site.sign().sign().deliver()
+    ((key, _, times),) = site.incidents()
+    assert (key, times) == (EPOCH, MAX_A_BATCH - 2)
+    assert sum("signature does not hold" in what for *_, what in site.found()) == MAX_A_BATCH

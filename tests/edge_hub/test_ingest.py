@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, TimeoutError
 
 from edge_hub import audit
 from edge_hub.inbox import Heard, Inbox, LinkChanged
@@ -380,6 +380,15 @@ def test_of_very_many_epochs_the_newest_are_looked_at(desk: Desk) -> None:
     assert named == {f"{n:016x}" for n in range(801, 1001)}
 
 
+def test_an_epoch_that_few_heartbeats_name_is_reminded_of_too(desk: Desk) -> None:
+    old, new = (EpochState(epoch=f"{n:016x}", order=n, last={"alarm": 1}) for n in (1, 2))
+    for at_us, named in enumerate(([old, new], [new], [new]), 1):
+        desk.tell("heartbeat", Heartbeat(at_us=at_us, after=1 if named == [new] else 0, epochs=named))
+    desk.said.clear()
+    desk.tell("heartbeat", Heartbeat(at_us=9, epochs=[old, new]))
+    assert {load(Ack, payload).epoch for _, payload in desk.said} == {old.epoch, new.epoch}
+
+
 def test_what_came_while_the_database_refused_is_taken_when_it_is_well(desk: Desk, stream: Any, tried: Any) -> None:
     with desk.store.writing() as db:
         db.exec_driver_sql("ALTER TABLE streams RENAME TO away")
@@ -443,3 +452,22 @@ def test_a_stream_begins_at_its_own_start(desk: Desk, stream: Any) -> None:
     desk.hear(stream(start=chain_start(EPOCH, "alarm")).grow(2).batch(1, 2))
     assert desk.acks() == [("plant-01", 0, True)]
     assert desk.count(records) == 0
+
+
+def test_without_a_free_connection_what_came_waits_and_nothing_is_put_aside(
+    desk: Desk, stream: Any, tried: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, failures = desk.store.writing, [TimeoutError("QueuePool limit of size 5 overflow 10 reached")] * 3
+
+    def refuse(**how: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return writing(**how)
+
+    monkeypatch.setattr(desk.store, "writing", refuse)
+    desk.inbox.put(Heard("plant-01", "journal", stream().grow(3).batch(1, 3)))
+    desk.inbox.put(Heard("plant-01", "presence", dump(Presence(online=True, epoch=EPOCH, session=1))))
+    desk.ingest.start()
+    tried(lambda: desk.site().online)
+    assert desk.acks() == [("plant-01", 3, False)]
+    assert (failures, desk.count(quarantine)) == ([], 0)

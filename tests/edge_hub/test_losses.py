@@ -137,3 +137,10 @@ def test_incidents_are_bounded_a_site(store: Store) -> None:
         assert not incidents.note(db, 1, "plant-01", "fork", "0", {})
         found = {each["key"]: each["times"] for each in incidents.listed(db, "plant-01", 1000)}
     assert (found[incidents.OTHERS], found["0"], len(found)) == (5, 2, incidents.MAX_PER_SITE + 1)
+
+
+def test_a_sum_that_no_integer_holds_is_none_to_fail_at(store: Store) -> None:
+    with store.writing() as db:
+        for n in range(1_100):
+            stream(db, "plant-01", f"{n:016x}", "alarm", high=0, told=2**53 - 1)
+        assert losses.unknown(db) == 1_100 * (2**53 - 1) // 2**11 * 2**11

@@ -1,13 +1,17 @@
 """The small parts of the hub: inbox, quarantine, audit, metrics, database, folder."""
 
 import stat
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
 
 from edge_hub import audit, quarantine
+from edge_hub.broker import BrokerFolder
+from edge_hub.crew import AGAIN_S, Crew
 from edge_hub.folder import HubFolder
 from edge_hub.inbox import MAX_JOURNAL_BYTES_A_SITE, Heard, Inbox, LinkChanged
 from edge_hub.metrics import Metrics
@@ -169,3 +173,40 @@ def test_one_hub_a_folder(tmp_path: Path) -> None:
     first.unlock()
     second.lock()
     second.unlock()
+
+
+def test_a_count_is_shown_to_its_last_digit() -> None:
+    metrics = Metrics()
+    metrics.add("edge_hub_records_total", 123_456_789)
+    text = metrics.render([("edge_hub_lost_records", "x", 2_345_678)], {"_hub-1": {"edge_hub_records_total": 7654321}})
+    for line in (
+        "edge_hub_records_total 123456789",
+        'edge_hub_records_total{worker="_hub-1"} 7654321',
+        "edge_hub_lost_records 2345678",
+    ):
+        assert f"{line}\n" in text
+
+
+def test_a_worker_that_cannot_be_started_now_is_tried_again_and_ends_nothing(tmp_path: Path) -> None:
+    now = 0.0
+    program = tmp_path / "worker"
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.stdin.read()\n")
+    program.chmod(0o700)
+    crew = Crew(tmp_path, BrokerFolder(tmp_path / "broker"), "mqtt://x", None, 2, [str(program)], lambda: now)
+    crew.start()
+    first = crew.pids
+    away = program.rename(tmp_path / "away")
+    deadline = time.monotonic() + 20
+    while any(child.poll() is None for child, _ in crew._children.values()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    now = AGAIN_S
+    crew.look_after()
+    assert crew.pids == first
+    away.rename(program)
+    crew.look_after()
+    assert crew.pids == first, "not before it waited again"
+    now = 2 * AGAIN_S
+    crew.look_after()
+    assert set(crew.pids).isdisjoint(first)
+    crew.stop()

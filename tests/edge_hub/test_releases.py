@@ -6,13 +6,13 @@ import pytest
 from sqlalchemy import select, update
 
 from edge_hub import audit
-from edge_hub.releases import DESIRED_TYPE, MAX_BELIEVED, Releases, envelope
+from edge_hub.releases import MAX_BELIEVED, MAX_RAISES, Releases, envelope
 from edge_hub.schema import artifacts, sites
 from edge_hub.schema import audit as audit_table
 from edge_hub.store import Store, TakenError, UnknownError
 from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
-from edge_sync.documents import Desired, Reported, load
+from edge_sync.documents import DESIRED_TYPE, Desired, Reported, load
 from edge_sync.release import AgentSpec, Release, SourceSpec, describe
 from edge_sync.signing import make_key, verify
 
@@ -187,3 +187,15 @@ def test_nothing_is_raised_for_a_site_that_should_run_nothing_or_that_cannot_be_
     assert answer(release=2, generation=MAX_BELIEVED - 2)
     assert wish(store, "plant-01", pinned).generation == MAX_BELIEVED - 1
     assert releases.push(1, ["plant-01"], "operator")[0].generation == MAX_BELIEVED
+
+
+def test_a_site_that_reports_ever_higher_generations_does_not_fill_the_audit(
+    releases: Releases, release: Any, store: Store, answer: Any
+) -> None:
+    releases.create(release(1), "operator")
+    releases.push(1, None, "operator")
+    raised = [answer(release=2, generation=generation) for generation in range(10, 10 + 5 * MAX_RAISES)]
+    assert raised == [True] * MAX_RAISES + [False] * 4 * MAX_RAISES
+    with store.reading() as db:
+        noted = db.execute(select(audit_table).where(audit_table.c.what == "generation raised")).all()
+    assert len(noted) == MAX_RAISES

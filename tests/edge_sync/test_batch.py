@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge_models.errors import RejectedError
 from edge_sync.batch import MAGIC, MAX_BATCH_BYTES, Batch, decode, encode
-from edge_sync.rows import Gap, Row, chain, chain_start, row_bytes
+from edge_sync.rows import MAX_REF_CHARS, Gap, Row, chain, chain_start, row_bytes
 
 EPOCH = "00112233aabbccdd"
 
@@ -145,3 +145,10 @@ def test_a_row_that_its_columns_do_not_encode_to_is_refused(score: int) -> None:
     raw = msgspec.msgpack.encode([1, 1, "event", "a", None, None, score, None, "{}"])
     with pytest.raises(RejectedError, match="not encoded as the columns"):
         decode(message_of(raw))
+
+
+def test_a_ref_that_is_longer_than_any_id_is_refused() -> None:
+    longest = Row(0, 1, "event", "a", None, None, None, "r" * MAX_REF_CHARS, "{}")
+    assert len(decode(build([longest])[0]).rows) == 1
+    with pytest.raises(RejectedError, match="its ref is over 200 characters"):
+        decode(build([Row(0, 1, "event", "a", None, None, None, "r" * (MAX_REF_CHARS + 1), "{}")])[0])

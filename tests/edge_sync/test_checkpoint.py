@@ -128,3 +128,9 @@ def test_all_that_is_written_can_be_read(now: dict[Any, int], before: dict[Any, 
     )
     found: Checkpoint = read(sign("plant-01", ends, older, 0, PUBLIC, KEY.sign))
     assert found.ends == ((ends,) if older is None else (older, ends))
+
+
+def test_a_refusal_does_not_repeat_all_that_was_sent() -> None:
+    with pytest.raises(RejectedError, match="Invalid enum value") as refused:
+        read('{"v":1,"streams":{"%s":[1,""]}}' % ("x" * 60_000))
+    assert len(str(refused.value)) < 300

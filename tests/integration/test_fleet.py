@@ -21,7 +21,7 @@ from edge_agent.memory.schema import reading
 from edge_agent.memory.verify import verify
 from edge_models.bundle import Golden, read_bundle, write_bundle
 from edge_models.shipped import shipped_path
-from edge_sync.documents import Desired, dump
+from edge_sync.documents import DESIRED_TYPE, Desired, dump
 from edge_sync.mqtt import Broker, Event, Link, Up
 from edge_sync.signing import make_key, sign
 
@@ -34,7 +34,6 @@ rules:
     do: {tool: alert, with: {message: =prediction.label}}
 """
 COLUMNS = "epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash"
-DESIRED_TYPE = "application/vnd.edge-agent.desired+json"
 
 
 class Hub(Protocol):

@@ -1,6 +1,6 @@
 """The whole of the API, over one hub."""
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -43,6 +43,7 @@ def make_app(hub: Hub) -> Starlette:
             KitError: kit_error,
             HTTPException: http_error,
             OperationalError: database_error,
+            TimeoutError: database_error,
             Exception: defect,
         },
     )

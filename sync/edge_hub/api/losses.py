@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge_hub import incidents, losses, registry
+from edge_hub import incidents, losses
 from edge_hub.api.asked import known_parameters, number, record_key
 from edge_hub.api.replies import reply
 from edge_hub.explain import explain
 from edge_hub.hub import Hub
+from edge_hub.registry import row_of
 from edge_hub.sites import MAX_PAGE, shown
-from edge_hub.store import UnknownError
 from edge_models.errors import RejectedError
 
 _DEFAULT_PAGE = 100
@@ -64,8 +64,8 @@ def routes(hub: Hub) -> list[Route]:
 
 
 def _known(db: Connection, site: str | None) -> None:
-    if site is not None and not registry.known(db, [site]):
-        raise UnknownError(f"no site {site!r} is registered at this hub")
+    if site is not None:
+        row_of(db, site)
 
 
 def _cursor(text: str) -> losses.Cursor:

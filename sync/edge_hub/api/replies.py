@@ -1,5 +1,6 @@
 """What the API answers, also when something is wrong: one table from error class to status."""
 
+import json
 import logging
 
 import orjson
@@ -23,7 +24,11 @@ _STATUS: tuple[tuple[type[KitError], int], ...] = (
 
 def reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer."""
-    return Response(orjson.dumps(value), status, headers, media_type="application/json")
+    try:
+        text = orjson.dumps(value)
+    except TypeError:  # a site may have reported an integer of more than 64 bits
+        text = json.dumps(value).encode()
+    return Response(text, status, headers, media_type="application/json")
 
 
 async def kit_error(_request: Request, error: Exception) -> Response:

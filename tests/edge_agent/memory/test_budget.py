@@ -283,6 +283,26 @@ def test_whatever_is_written_read_and_evicted_the_bound_holds(
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_housekeeping_that_a_reader_holds_up_holds_up_no_record(tmp_path: Path) -> None:
+    """A step changes more pages than a record: it must not wait for readers where a record has room."""
+    journal = sealed(tmp_path)
+    step = journal.room.budget.step_pages
+    connection = open_reader(journal.path)
+    with snapshot(connection):
+        connection.execute("SELECT count(*) FROM journal").fetchone()
+        wal = tmp_path / "memory.db-wal"
+        while journal.room.budget.frames * 1048 - wal.stat().st_size > (step + journal.room.budget.cache_pages) * 1048:
+            journal.write([observation(20_000)])
+        started = time.monotonic()
+        with pytest.raises(JournalUnavailableError, match="a reader does not let go"):
+            journal.maintain(lambda _: 0)
+        assert time.monotonic() - started < journal.room.patience_s / 5
+        journal.write([observation(100)])
+    connection.close()
+    assert journal.maintain(lambda _: 7) == 7
+    journal.close()
+
+
 @contextlib.contextmanager
 def disk(folder: Path, megabytes: int) -> Iterator[None]:
     """A disk of so many MiB at `folder`."""

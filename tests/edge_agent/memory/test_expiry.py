@@ -238,6 +238,20 @@ def test_each_step_is_small(site: Site, monkeypatch: pytest.MonkeyPatch) -> None
     assert max(gone) <= 200
 
 
+def test_a_look_lets_a_bounded_number_go_and_the_next_goes_on_there(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "DUE_ROWS", 100)
+    monkeypatch.setattr(expiry, "SLICE_ROWS", 50)
+    monkeypatch.setattr(expiry, "LOOK_ROWS", 50 * 50)
+    site.keep(("*", "*", 1))
+    observations: list[Kind] = ["observation"] * 330
+    site.write(*observations)
+    site.acked(330)
+    assert [site.pass_days(2) for _ in range(5)] == [100, 100, 100, 30, 0]
+    assert site.seqs() == []
+
+
 def test_the_rows_are_those_of_one_state(site: Site) -> None:
     """The keeper may have dropped a row between the look and the step: there is nothing to declare then."""
     site.keep(("*", "*", 1))

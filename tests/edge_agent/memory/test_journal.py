@@ -72,6 +72,20 @@ def test_write_is_durable_on_return_and_later_within_the_group_commit(journal: J
     assert time.monotonic() - started < GROUP_COMMIT_S * 20
 
 
+def test_what_comes_while_a_group_is_committed_waits_no_longer_than_that_group(journal: Journal) -> None:
+    first, second = (Draft("decision", "event", "a", now_us(), "{}") for _ in range(2))
+
+    def once_more(_: Growth) -> None:
+        journal._listeners.clear()
+        journal.later([second])
+
+    journal.listen(once_more)
+    started = time.monotonic()
+    journal.later([first])
+    wait_for(lambda: second.id is not None)
+    assert time.monotonic() - started < 0.8, "a second is for a disk that is full"
+
+
 def test_threads_share_transactions(journal: Journal) -> None:
     def work() -> None:
         for _ in range(100):

@@ -428,5 +428,39 @@ def test_the_check_after_an_unclean_stop_finds_damage(truth: Truth, tmp_path: Pa
     assert f"{stream[0]}:decision:9: " in child.stdout
 
 
+def test_a_mark_whose_file_was_taken_away_keeps_no_site_from_starting(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    write_mark(path, Mark("a test said so"))
+    assert rescue(path, BUDGET_MB, _clock()) is None
+    assert read_mark(path) is None
+    write_mark(path, Mark("a test said so", "memory.damaged-gone.db"))
+    assert rescue(path, BUDGET_MB, _clock()) is None
+    Journal(path, BUDGET_MB, _clock()).close()
+
+
+def test_a_check_ends_with_its_site(truth: Truth, tmp_path: Path) -> None:
+    path = truth.copy(tmp_path / "site")
+    code = "import sys, time; from edge_agent.memory import integrity; integrity.damage = lambda _: time.sleep(60)\n"
+    code += "sys.exit(integrity.main(sys.argv[1], '--with-stdin'))"
+    started = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    with child:
+        assert child.stdin is not None
+        child.stdin.close()  # as a kill -9 of the site does
+        assert child.wait(30) not in (0, EXIT_DAMAGED)
+    assert time.monotonic() - started < 30
+
+
+def test_a_machine_without_room_for_a_process_is_not_looked_through(
+    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    check = IntegrityCheck(truth.copy(tmp_path / "site"), lambda: now)
+    now = 6.0
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no such program"))
+    assert check.poll() is None
+    assert not check.needed
+
+
 def test_the_start_of_a_chain_is_that_of_its_stream(truth: Truth) -> None:
     assert all(known == chain_start(*stream) for stream, (acked, known) in truth.acked.items() if not acked)

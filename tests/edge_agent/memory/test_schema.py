@@ -11,12 +11,13 @@ import pytest
 
 from edge_agent.memory import outbox, queries, schema
 from edge_agent.memory.budget import MIN_BUDGET_BYTES, divide
+from edge_agent.memory.damage import look
 from edge_agent.memory.draft import Draft, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.rewrite import rewrite, too_large_for_good
 from edge_agent.memory.schema import VERSION, in_slices, open_reader, open_writer, reading
 from edge_agent.memory.verify import verify
-from edge_agent.memory.wear import Wear, recent
+from edge_models.errors import ConfigError
 
 OLD = {number: Path(__file__).with_name(f"schema_{number}.sql") for number in range(1, VERSION)}
 TABLES = ("journal", "gaps", "epochs", "cursors", "intents", "facts", "slots")
@@ -47,8 +48,6 @@ def rows_of(
 def test_a_file_of_an_older_schema_holds_what_it_held(tmp_path: Path, number: int) -> None:
     held = older(tmp_path / "memory.db", number)
     assert all(held.values()), "every table is tried"
-    with reading(tmp_path / "memory.db") as db:
-        assert recent(db) == Wear(0, 0), "doctor looks before the site does"
     connection = open_writer(tmp_path / "memory.db", 64)
     assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
     assert rows_of(connection, held) == held
@@ -79,11 +78,29 @@ def test_a_kill_between_two_statements_of_a_migration_leaves_the_old_schema(
     held = older(tmp_path / "memory.db", number)
     with monkeypatch.context() as broken:
         broken.setattr(schema, "_SECOND", schema._SECOND + "; SELECT no_such_function()")
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(ConfigError, match="cannot be brought up to date: no such function"):
             open_writer(tmp_path / "memory.db", 64)
     connection = open_writer(tmp_path / "memory.db", 64)
     assert rows_of(connection, held) == held
     connection.close()
+
+
+@pytest.mark.parametrize("number", sorted(OLD))
+def test_who_only_reads_an_older_file_is_told_the_remedy(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "memory.db"
+    older(path, number)
+    with pytest.raises(ConfigError, match=rf"schema {number}, .* start its site with this edge-agent once"):
+        open_reader(path)
+    assert look(path) is None, "it is no damage"
+    open_writer(path, 64).close()
+    open_reader(path).close()
+
+
+def test_a_reader_of_a_damaged_file_is_not_told_that_it_is_old(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    path.write_bytes(b"not SQLite any more" * 100)
+    with reading(path) as db, pytest.raises(sqlite3.DatabaseError):
+        db.execute("SELECT * FROM journal")
 
 
 def grown(path: Path) -> Path:

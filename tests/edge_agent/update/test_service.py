@@ -16,13 +16,13 @@ from edge_agent.memory.draft import Draft
 from edge_agent.memory.journal import Journal, JournalUnavailableError
 from edge_agent.memory.schema import reading
 from edge_agent.update.blobs import BlobStore
-from edge_agent.update.service import DESIRED_TYPE, Outbox, UpdateService
+from edge_agent.update.service import Outbox, UpdateService
 from edge_agent.update.slots import Slot, read_slot, standing
 from edge_models.digests import Digest
 from edge_models.errors import ConfigError
 from edge_models.shipped import shipped_path
 from edge_sync.chunks import chunk_message
-from edge_sync.documents import Desired, Reported, dump
+from edge_sync.documents import DESIRED_TYPE, Desired, Reported, dump
 from edge_sync.release import CHUNK_SIZE_BYTES, AgentSpec, Release, SourceSpec, resolve
 from edge_sync.signing import make_key, sign
 

@@ -9,24 +9,28 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from edge_hub import registry
 from edge_hub.api.app import make_app
 from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import BrokerFolder
 from edge_hub.folder import HubFolder
 from edge_hub.hub import Hub
 from edge_hub.journal import Arrived, store_batches
+from edge_hub.schema import gaps, streams
 from edge_models.digests import digest_of
 from edge_models.errors import ConfigError
 from edge_sync.batch import decode
+from edge_sync.documents import Heartbeat, load
 from edge_sync.release import AgentSpec, Release, SourceSpec, describe
 
 Ask = Callable[..., tuple[int, Any]]
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
+def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hub]:
     folder = HubFolder(tmp_path / "hub")
-    made = Hub(folder, BrokerFolder(folder.broker), "mqtt://127.0.0.1:1883")
+    database = request.getfixturevalue("postgres_url") if getattr(request, "param", None) == "postgresql" else None
+    made = Hub(folder, BrokerFolder(folder.broker), "mqtt://127.0.0.1:1883", database)
     yield made
     made.close()
 
@@ -250,3 +254,49 @@ def test_where_it_does_not_listen(address: str, says: str) -> None:
 def test_a_port_in_use() -> None:
     with bind("127.0.0.1:0") as taken, pytest.raises(ConfigError, match="in use"):
         bind(f"127.0.0.1:{taken.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("hub", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "losses?site={}",
+        "incidents?site={}",
+        "sites/{}",
+        "sites/{}/gaps",
+        "sites/{}/records",
+        "sites/{}/facts",
+        "sites/{}/verify",
+    ],
+)
+def test_what_is_asked_of_one_site_is_answered_by_either_database(hub: Hub, ask: Ask, path: str) -> None:
+    hub.sites.register("plant-01", {}, False, "operator")
+    status, answer = ask("GET", "/api/v1/" + path.format("plant-01"))
+    assert (status, "error" in answer) == (200, False)
+    status, answer = ask("GET", "/api/v1/" + path.format("plant-02"))
+    assert (status, answer) == (404, {"error": "no site 'plant-02' is registered at this hub"})
+
+
+def test_a_site_that_tells_of_more_than_can_be_counted_keeps_nobody_from_the_others(hub: Hub, ask: Ask) -> None:
+    for name in ("plant-01", "plant-02"):
+        hub.sites.register(name, {}, False, "operator")
+    most = 2**53 - 1
+    lie = {"lane": "alarm", "high": most, "hash": b"", "since_us": 1, "told": most, "last": 0}
+    gap = {"lane": "alarm", "first": 1, "last": most, "reason": "evicted", "hash": b"", "at_us": 1}
+    with hub.store.writing() as db:
+        for n in range(1_100):
+            db.execute(streams.insert().values(site="plant-01", epoch=f"{n:016x}", **lie))
+            db.execute(gaps.insert().values(site="plant-01", epoch=f"{n:016x}", **gap))
+    status, answer = ask("GET", "/api/v1/sites")
+    assert status == 200
+    assert [(each["site"], each["lost"]) for each in answer["sites"]] == [("plant-01", 2**53), ("plant-02", 0)]
+    assert ask("GET", "/metrics")[0] == 200
+
+
+def test_a_number_that_a_site_made_up_is_shown(hub: Hub, ask: Ask) -> None:
+    hub.sites.register("plant-01", {}, False, "operator")
+    beat = load(Heartbeat, b'{"at_us": %d, "epochs": []}' % 10**30)
+    with hub.store.writing() as db:
+        registry.heartbeat(db, "plant-01", beat)
+    status, answer = ask("GET", "/api/v1/sites/plant-01")
+    assert (status, answer["heartbeat"]["at_us"]) == (200, 10**30)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edge_sim.fleet import Fleet
 from edge_sim.hub import CLIENT
 from edge_sim.site import SimSite
+from edge_sim.world import START_US
 
 DAY_S = 86_400.0
 
@@ -85,7 +86,7 @@ def _full_disk(fleet: Fleet, machine: SimSite, chance: float) -> None:
 def _clock(fleet: Fleet, machine: SimSite, chance: float) -> None:
     """The clock jumps by years, drifts, or starts in 1970."""
     years = 365.25 * DAY_S * 1e6
-    machine.clock.offset_us = (0, round(3 * years), -round(2 * years), -round(100 * years))[int(chance * 4)]
+    machine.clock.offset_us = (0, round(3 * years), -round(2 * years), -START_US)[int(chance * 4)]
 
 
 def _twin(fleet: Fleet, machine: SimSite, chance: float) -> None:

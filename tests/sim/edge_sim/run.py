@@ -3,6 +3,7 @@
 import logging
 import random
 import shutil
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from edge_sim.disk import scratch
 from edge_sim.faults import Fault, plan, strike
 from edge_sim.fleet import HORIZON_S, Burst, Fleet, Knowledge, lanes
-from edge_sim.oracle import Verdict, judge
+from edge_sim.oracle import Verdict, Violation, judge
 from edge_sim.world import World
 
 SPAN_S = 700.0
@@ -58,6 +59,23 @@ def run(seed: int, sites: int = 3, faults: Sequence[Fault] | None = None) -> Out
 
 def _run(world: World, folder: Path, sites: int, planned: tuple[Fault, ...]) -> Outcome:
     fleet = Fleet(world, folder, sites)
+    try:
+        verdict = _live(fleet, world, sites, planned)
+    except Exception:  # noqa: BLE001 - whatever it is, it is production's defect or the simulator's, of this seed
+        verdict = Verdict([Violation("no defect", "world", traceback.format_exc(limit=-6))])
+    fleet.close()
+    return Outcome(
+        world.seed,
+        planned,
+        verdict,
+        world.counts,
+        world.now / 86_400,
+        tuple(str(moment) for moment in world.timeline),
+        world.digest(),
+    )
+
+
+def _live(fleet: Fleet, world: World, sites: int, planned: tuple[Fault, ...]) -> Verdict:
     fleet.start()
     world.run_until(5.0)
     actions: list[Fault | Burst | Knowledge] = [*planned, *_bursts(world.seed, sites), *_facts(world.seed, sites)]
@@ -81,17 +99,7 @@ def _run(world: World, folder: Path, sites: int, planned: tuple[Fault, ...]) -> 
     while world.now < until and not fleet.quiet:
         world.run_until(world.now + 30.0)
     world.run_until(world.now + 100.0)
-    verdict = judge(fleet)
-    fleet.close()
-    return Outcome(
-        world.seed,
-        planned,
-        verdict,
-        world.counts,
-        world.now / 86_400,
-        tuple(str(moment) for moment in world.timeline),
-        world.digest(),
-    )
+    return judge(fleet)
 
 
 def _bursts(seed: int, sites: int) -> list[Burst]:

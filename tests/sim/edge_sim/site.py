@@ -60,9 +60,9 @@ class SimJournal(Journal):
         super().__init__(host.disk.path, BUDGET_MB, host.clock.us, draw=host.world.draw, flushes=False)
 
     @contextlib.contextmanager
-    def _transaction(self, pages: int) -> Iterator[None]:
+    def _transaction(self, pages: int, patient: bool = True) -> Iterator[None]:
         self._host.boundary("begin")
-        with super()._transaction(pages):
+        with super()._transaction(pages, patient):
             if self._host.full:
                 raise sqlite3.OperationalError("database or disk is full")
             yield
