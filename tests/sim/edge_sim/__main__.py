@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Annotated
 
@@ -11,6 +11,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import typer
 
+from edge_hub.broker.lifeline import die_with_parent
 from edge_sim.breaks import BREAKS
 from edge_sim.report import coverage, failure
 from edge_sim.run import Outcome, run, shrink
@@ -71,7 +72,7 @@ def _outcomes(wanted: range, sites: int, mistake: str | None) -> Iterator[Outcom
     if len(wanted) == 1:
         yield run(wanted[0], sites)
         return
-    with ProcessPoolExecutor(workers, initializer=_begin, initargs=(mistake,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_begin, initargs=(mistake, die_with_parent())) as pool:
         left = iter(wanted)
         pending: set[Future[Outcome]] = set()
         while True:
@@ -88,7 +89,10 @@ def _outcomes(wanted: range, sites: int, mistake: str | None) -> Iterator[Outcom
                 raise
 
 
-def _begin(mistake: str | None) -> None:
+def _begin(mistake: str | None, die: Callable[[], None] | None) -> None:
+    """In a worker: it ends with the command, whatever ends that."""
+    if die is not None:
+        die()
     if mistake is not None:
         BREAKS[mistake]()
 
