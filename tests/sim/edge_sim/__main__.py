@@ -1,9 +1,10 @@
 """`./dev sim`: run seeded fleets through every fault at once, and judge each."""
 
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Annotated
 
@@ -49,9 +50,11 @@ def main(
     began = time.monotonic()
     outcomes: list[Outcome] = []
     wanted = range(first, first + seeds) if seed is None else range(seed, seed + 1)
-    for outcome in _outcomes(wanted, sites, mistake):
+    running = _outcomes(wanted, sites, mistake)
+    for outcome in running:
         outcomes.append(outcome)
         if outcome.verdict.violations:
+            running.close()
             print(failure(shrink(outcome, sites) if smallest else outcome, len(outcome.faults)))
             print(
                 f"again: ./dev sim --seed {outcome.seed} --sites {sites}" + (f" --break {mistake}" if mistake else "")
@@ -66,7 +69,7 @@ def main(
         print(f"timeline sha256 {outcomes[0].digest}")
 
 
-def _outcomes(wanted: range, sites: int, mistake: str | None) -> Iterator[Outcome]:
+def _outcomes(wanted: range, sites: int, mistake: str | None) -> Generator[Outcome, None, None]:
     """In any order, over all cores."""
     workers = len(os.sched_getaffinity(0))
     if len(wanted) == 1:
@@ -84,8 +87,10 @@ def _outcomes(wanted: range, sites: int, mistake: str | None) -> Iterator[Outcom
             try:
                 for future in done:
                     yield future.result()
-            except GeneratorExit:
+            except GeneratorExit:  # one broke a promise: nobody waits for the others
                 pool.shutdown(wait=False, cancel_futures=True)
+                for child in multiprocessing.active_children():
+                    child.kill()
                 raise
 
 

@@ -79,13 +79,13 @@ def _gap_not_recorded() -> None:
 
 def _evict_without_gap() -> None:
     """The site drops what the hub does not have, and does not say so."""
-    _set(retention, "_declare", lambda *_args, **_named: None)
+    _set(retention, "declare", lambda *_args, **_named: None)
 
 
 def _retained_as_truth() -> None:
     """The hub believes whatever presence it hears last, also one that an older session left behind."""
 
-    def believe(db: Any, site: str, document: Any, *_args: Any, **_named: Any) -> bool:
+    def believe(db: Any, _now_us: int, site: str, document: Any, _retained: bool) -> bool:
         from edge_hub.schema import sites
 
         values = {"online": document.online, "epoch": document.epoch, "session": document.session}
