@@ -67,6 +67,8 @@ class SimHub:
         self.fuse: int | None = None
         self.backups: list[tuple[float, Image, Witness]] = []
         self.restored = 0
+        self._present: dict[str, tuple[str, int]] = {}
+        """By site, the epoch and session that came online last."""
         self.monitors: list[str] = []
         """What the process itself was seen to do wrong."""
         self.witness: Witness = {}
@@ -141,6 +143,7 @@ class SimHub:
         at, image, witness = self.backups[which]
         self.disk.restore(image)
         self.witness = dict(witness)
+        self._present = {}
         self.restored += 1
         self.world.say("hub", "restored", f"from the backup of {at:.0f} s")
         self.start()
@@ -165,6 +168,19 @@ class SimHub:
                 for epoch, lane, last in told_by(item):
                     key = (item.site, epoch, lane)
                     self.witness[key] = max(last, self.witness.get(key, 0))
+                if item.what == "presence":
+                    self._watch_presence(item.site, json.loads(item.payload))
+
+    def _watch_presence(self, site: str, said: dict[str, Any]) -> None:
+        """The promise of wills: one that an older session left behind changes nothing."""
+        with contextlib.closing(sqlite3.connect(self.disk.path)) as other:
+            row = other.execute("SELECT epoch, session FROM sites WHERE site=?", (site,)).fetchone()
+        word, before = (said["epoch"], said["session"]), self._present.get(site)
+        if said["online"]:
+            if row == word:
+                self._present[site] = word
+        elif before is not None and row == word and (word[0] != before[0] or word[1] < before[1]):
+            self.monitors.append(f"{site}: the will of {word} was believed, and {before} had come online after it")
 
     def _guard(self, do: Callable[[], None]) -> None:
         try:

@@ -75,7 +75,7 @@ def judge(fleet: Fleet) -> Verdict:
     finally:
         database.close()
     for problem in fleet.hub.monitors:
-        verdict.violations.append(Violation("ack after commit", "hub", problem))
+        verdict.violations.append(Violation("the hub itself", "hub", problem))
     for machine in fleet.machines:
         say = _Say(verdict, machine.site)
         if not machine.quiet:
