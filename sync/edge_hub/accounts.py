@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, case, null, select, update
 from edge_hub import incidents
 from edge_hub.dialect import BulkInsert
 from edge_hub.schema import epochs, streams
+from edge_hub.stream import Key, of_stream
 from edge_hub.words import Word
 from edge_sync.documents import EPOCHS_PER_PAGE, EpochState
 from edge_sync.rows import LANES, Lane, chain_start
@@ -131,11 +132,10 @@ class Accounts:
         return before[0] == this[0] and before[1] != this[1]
 
 
-def heard_of(db: Connection, key: tuple[str, str, str], last: int, now_us: int) -> None:
+def heard_of(db: Connection, key: Key, last: int, now_us: int) -> None:
     """A batch that could not be taken yet shows that there are records up to `last`."""
     site, epoch, lane = key
-    mine = (streams.c.site == site) & (streams.c.epoch == epoch) & (streams.c.lane == lane)
-    row = db.execute(select(*_STREAM).where(mine)).first()
+    row = db.execute(select(*_STREAM).where(of_stream(streams, key))).first()
     held = db.scalar(select(epochs.c.held).where((epochs.c.site == site) & (epochs.c.epoch == epoch)))
     was = _Stream(*row) if row is not None else _Stream()
     now = was.told_of(last, held is not False).missed(now_us)
@@ -145,7 +145,7 @@ def heard_of(db: Connection, key: tuple[str, str, str], last: int, now_us: int) 
 
 def forked(db: Connection, site: str, epoch: str, lane: str, last: int, reason: str, now_us: int) -> None:
     """The site has other rows than the hub in this stream, of which a batch ended at `last`; those will not come."""
-    mine = (streams.c.site == site) & (streams.c.epoch == epoch) & (streams.c.lane == lane)
+    mine = of_stream(streams, (site, epoch, lane))
     told = case((streams.c.told > last, streams.c.told), else_=last)
     noted = update(streams).where(mine).values(forked=True, told=told, lost_us=now_us)
     if not db.execute(noted).rowcount:

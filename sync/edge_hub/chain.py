@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, select, 
 from edge_hub.registry import row_of
 from edge_hub.schema import epochs, gaps, records, streams
 from edge_hub.store import Store
+from edge_hub.stream import Key, of_stream
 from edge_sync.checkpoint import LANE, is_checkpoint
 from edge_sync.rows import Gap, Row
 from edge_sync.walk import Finding, Findings, Held, Signed, Walk, as_hash
@@ -67,13 +68,13 @@ def verify_site(store: Store, site: str) -> Report:
     return Report(tuple(held), signed.count, found.all())
 
 
-def held_hash(db: Connection, key: tuple[str, str, str], seq: int) -> bytes | None:
-    """The chain's hash at a number of a stream (site, epoch, lane), where a record or the end of a gap is held."""
-    mine = (records.c.site == key[0]) & (records.c.epoch == key[1]) & (records.c.lane == key[2])
-    row = db.execute(select(_HASH).select_from(records).where(mine, records.c.seq == seq)).first()
+def held_hash(db: Connection, key: Key, seq: int) -> bytes | None:
+    """The chain's hash at a number of a stream, where a record or the end of a gap is held."""
+    query = select(_HASH).select_from(records).where(of_stream(records, key), records.c.seq == seq)
+    row = db.execute(query).first()
     if row is not None:
         return as_hash(row[0])
-    mine = (gaps.c.site == key[0]) & (gaps.c.epoch == key[1]) & (gaps.c.lane == key[2]) & (gaps.c.first <= seq)
+    mine = of_stream(gaps, key) & (gaps.c.first <= seq)
     gap = db.execute(select(gaps.c.last, _HASH).where(mine).order_by(gaps.c.first.desc()).limit(1)).first()
     return as_hash(gap[1]) if gap is not None and gap[0] == seq else None
 
@@ -104,11 +105,11 @@ def _strays(db: Connection, site: str, known: set[tuple[str, str]]) -> Iterator[
 def _follow(store: Store, site: str, stream: tuple[str, str], signed: Signed, found: Findings) -> HeldStream:
     """Walk one stream to its end, as that is when the last slice is read."""
     walk, ended = Walk(*stream, found), False
-    of_stream = (streams.c.site == site) & (streams.c.epoch == stream[0]) & (streams.c.lane == stream[1])
+    mine = of_stream(streams, (site, *stream))
     high, high_hash = 0, b""
     while not ended:
         with store.reading() as db, _tolerant(db):
-            end = db.execute(select(streams.c.high, _HASH).where(of_stream)).first()
+            end = db.execute(select(streams.c.high, _HASH).where(mine)).first()
             high, high_hash = (0, b"") if end is None else (end[0], as_hash(end[1]))
             rows = _rows(db, site, stream, walk.seq)
             ended = len(rows) < SLICE_ROWS
@@ -124,7 +125,7 @@ def _follow(store: Store, site: str, stream: tuple[str, str], signed: Signed, fo
 
 
 def _rows(db: Connection, site: str, stream: tuple[str, str], after: int) -> list[tuple[Row, Any]]:
-    mine = (records.c.site == site) & (records.c.epoch == stream[0]) & (records.c.lane == stream[1])
+    mine = of_stream(records, (site, *stream))
     query = select(*_ROW).select_from(records).where(mine, records.c.seq > after, records.c.seq < _NO_NUMBER)
     return [
         (Row(*fields), row_hash) for *fields, row_hash in db.execute(query.order_by(records.c.seq).limit(SLICE_ROWS))
@@ -133,7 +134,7 @@ def _rows(db: Connection, site: str, stream: tuple[str, str], after: int) -> lis
 
 def _gaps(db: Connection, site: str, stream: tuple[str, str], after: int, until: int) -> Sequence[Gap]:
     """Gaps that end behind `after` and begin up to `until`."""
-    mine = (gaps.c.site == site) & (gaps.c.epoch == stream[0]) & (gaps.c.lane == stream[1])
+    mine = of_stream(gaps, (site, *stream))
     query = select(gaps.c.first, gaps.c.last, gaps.c.reason, _HASH).where(
         mine, gaps.c.last > after, gaps.c.last < _NO_NUMBER, gaps.c.first <= until
     )

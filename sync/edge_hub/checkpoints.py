@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select, update
 from edge_hub import incidents
 from edge_hub.chain import held_hash
 from edge_hub.schema import sites
+from edge_hub.stream import Key
 from edge_models.errors import RejectedError
 from edge_sync.checkpoint import Checkpoint, read
 from edge_sync.rows import Row, record_id
@@ -17,9 +18,6 @@ from edge_sync.rows import Row, record_id
 MAX_A_BATCH = 20
 """Looked at of one batch, the newest, which sign what the others do. A batch may hold 2,000, each worth a millisecond
 of a transaction that others wait for; those that are passed over are looked at when the site is verified."""
-
-Key = tuple[str, str, str]
-"""Site, epoch, lane."""
 
 
 def check(db: Connection, now_us: int, came: Sequence[tuple[Key, Row]]) -> None:

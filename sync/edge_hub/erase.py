@@ -15,7 +15,8 @@ from edge_hub.erasures import Erasure, subject_sha256
 from edge_hub.registry import row_of
 from edge_hub.schema import facts, quarantine, records
 from edge_hub.store import Store, UnknownError
-from edge_hub.tombstones import Key, Run, bury, overwrite_deleted, runs
+from edge_hub.stream import Key, of_stream
+from edge_hub.tombstones import Run, bury, overwrite_deleted, runs
 from edge_models.errors import RejectedError
 from edge_sync.batch import MAX_RAW_BYTES, read_header
 from edge_sync.rows import ERASED, record_id
@@ -85,7 +86,7 @@ def _erase(db: Connection, site: str, subject: str, until_us: int | None, now_us
         return None
     known = 0
     for run in found:
-        mine = (facts.c.site == site) & (facts.c.epoch == run.key[1]) & (facts.c.lane == run.key[2])
+        mine = of_stream(facts, run.key)
         known += db.execute(delete(facts).where(mine & facts.c.seq.between(run.first, run.last))).rowcount
     mine = (quarantine.c.site == site) & quarantine.c.digest.in_(held + unread)
     aside = db.execute(delete(quarantine).where(mine)).rowcount

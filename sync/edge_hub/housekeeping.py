@@ -15,7 +15,8 @@ from sqlalchemy import Connection, delete, select
 from edge_hub.keep import read_keep
 from edge_hub.schema import meta, records, streams
 from edge_hub.store import Store
-from edge_hub.tombstones import Key, Run, bury, runs
+from edge_hub.stream import Key, of_stream
+from edge_hub.tombstones import Run, bury, runs
 from edge_sync.keep import CATCH_UP, Keep
 from edge_sync.rows import EXPIRED
 
@@ -112,8 +113,7 @@ class Housekeeping:
 
 
 def _look(db: Connection, key: Key, after: int, keep: Keep, now_us: int) -> _Look:
-    site, epoch, lane = key
-    mine = (records.c.site == site) & (records.c.epoch == epoch) & (records.c.lane == lane) & (records.c.seq > after)
+    mine = of_stream(records, key) & (records.c.seq > after)
     columns = (records.c.seq, records.c.kind, records.c.agent, records.c.received_us, records.c.hash)
     rows = db.execute(select(*columns).where(mine).order_by(records.c.seq).limit(STEP_ROWS)).all()
     expired: list[tuple[Key, int, bytes]] = []

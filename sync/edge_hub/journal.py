@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import astuple
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, select, tuple_
 
 from edge_hub import accounts, checkpoints, facts, quarantine
 from edge_hub.chain import held_hash
 from edge_hub.dialect import BulkInsert
-from edge_hub.schema import gaps, records, streams
+from edge_hub.schema import records, streams
+from edge_hub.stream import Key, put_gap
 from edge_sync.batch import Batch, Header
 from edge_sync.checkpoint import LANE, is_checkpoint
 from edge_sync.documents import Ack
@@ -18,9 +19,6 @@ from edge_sync.ingest import AckOnly, Fork, Prefix, Store, judge
 from edge_sync.rows import Gap, Row, chain_start
 
 log = logging.getLogger(__name__)
-
-Key = tuple[str, str, str]
-"""Site, epoch, lane."""
 
 _INSERT_RECORDS = BulkInsert(records)
 _MOVE_STREAMS = BulkInsert(streams, update=("high", "hash"))
@@ -150,7 +148,7 @@ class _Work:
         if header.first > high + 1 or (poison.hurt and times == 1):
             return
         if header.last > high:
-            _put_gap(self.db, key, Gap(high + 1, header.last, QUARANTINED, header.after), self.now_us)
+            put_gap(self.db, key, Gap(high + 1, header.last, QUARANTINED, header.after), self.now_us)
             high = header.last
             self.prefixes[key] = Prefix(high, header.after)
         self._ack(key, high)
@@ -175,7 +173,7 @@ class _Work:
             newest = [row for row, _ in verdict.rows if is_checkpoint(row)][-checkpoints.MAX_A_BATCH :]
             self.signed += [(key, row) for row in newest]
         for gap in verdict.gaps:
-            _put_gap(self.db, key, gap, now_us)
+            put_gap(self.db, key, gap, now_us)
         if said := [row for row, _ in verdict.rows if row.kind == "fact"]:
             facts.note(self.db, now_us, key, said)
         self.prefixes[key] = verdict.prefix
@@ -186,13 +184,3 @@ class _Work:
             return held_hash(self.db, key, seq)
 
         return hash_at
-
-
-def _put_gap(db: Connection, key: Key, gap: Gap, now_us: int) -> None:
-    """Insert a gap, or lengthen the one it continues."""
-    mine = (gaps.c.site == key[0]) & (gaps.c.epoch == key[1]) & (gaps.c.lane == key[2])
-    before = mine & (gaps.c.last == gap.first - 1) & (gaps.c.reason == gap.reason)
-    if not db.execute(update(gaps).where(before).values(last=gap.last, hash=gap.hash)).rowcount:
-        row: dict[str, object] = dict(zip(("site", "epoch", "lane"), key, strict=True))
-        row |= {"first": gap.first, "last": gap.last, "reason": gap.reason, "hash": gap.hash, "at_us": now_us}
-        db.execute(gaps.insert().values(**row))

@@ -12,8 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from edge_hub.chain import held_hash
 from edge_hub.facts import known
-from edge_hub.schema import epochs, gaps, records, sites, streams
+from edge_hub.schema import epochs, records, sites, streams
+from edge_hub.stream import of_stream
 from edge_sync.batch import encode
 from edge_sync.documents import KnownFact, Memory, Tail, dump
 from edge_sync.facts import MAX_KEYS
@@ -113,8 +115,12 @@ def _end_of(
 
     There is one hash more than records: the one before the first. A record that is not what was hashed ends them too.
     """
-    mine = (records.c.site == site) & (records.c.epoch == epoch) & (records.c.lane == _LANE)
-    newest = select(records).where(mine, records.c.seq <= high).order_by(records.c.seq.desc()).limit(most + 1)
+    newest = (
+        select(records)
+        .where(of_stream(records, (site, epoch, _LANE)), records.c.seq <= high)
+        .order_by(records.c.seq.desc())
+        .limit(most + 1)
+    )
     rows = db.execute(newest).all()
     ends, raws, size = list[bytes](), list[bytes](), 0
     for seq, row in zip(range(high, 0, -1), rows, strict=False):
@@ -136,9 +142,7 @@ def _hash_before(db: Connection, site: str, epoch: str, seq: int, older: Sequenc
         return chain_start(epoch, _LANE)
     if older and older[0].seq == seq - 1:
         return bytes(older[0].hash)
-    mine = (gaps.c.site == site) & (gaps.c.epoch == epoch) & (gaps.c.lane == _LANE)
-    found: bytes | None = db.scalar(select(gaps.c.hash).where(mine, gaps.c.last == seq - 1))
-    return found
+    return held_hash(db, (site, epoch, _LANE), seq - 1)
 
 
 def _packed(epoch: str, high: int, ends: list[bytes], raws: list[bytes], room: int) -> str | None:

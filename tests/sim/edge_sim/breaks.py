@@ -74,7 +74,7 @@ def _ack_moves_back() -> None:
 
 def _gap_not_recorded() -> None:
     """The hub moves on over a gap and does not note it."""
-    _set(hub_journal, "_put_gap", lambda *_args, **_named: None)
+    _set(hub_journal, "put_gap", lambda *_args, **_named: None)
 
 
 def _evict_without_gap() -> None:
