@@ -23,7 +23,8 @@ data = Console(highlight=False, soft_wrap=True)
 def show_table(table: Table) -> None:
     """Print a table at the width it needs, however narrow the terminal: half a name is no answer."""
     needed = Measurement.get(data, data.options.update(max_width=10_000), table).maximum
-    data.print(table, width=max(data.width, needed))
+    wide = data if needed <= data.width else Console(highlight=False, soft_wrap=True, width=needed)
+    wide.print(table)  # a console prints nothing wider than itself
 
 
 def emit_json(value: Any) -> None:
