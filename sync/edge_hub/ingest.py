@@ -205,9 +205,9 @@ class Ingest:
                 case "heartbeat":
                     beat = load(Heartbeat, payload)
                     registry.heartbeat(db, site, beat)
-                    highs = self._accounts.take(db, site, word_of_heartbeat(beat, item.retained), turn.now_us)
-                    behind = registry.behind(beat, highs)
-                    named = {state.epoch for state in beat.epochs}
+                    word = word_of_heartbeat(beat, item.retained)
+                    behind = registry.behind(word, self._accounts.take(db, site, word, turn.now_us))
+                    named = {state.epoch for state in word.epochs}
                     turn.says.append(lambda: self._remind(site, named, behind))
                     if not item.retained and self._outgoing.lacks_facts(db, site, beat.facts):
                         turn.says.append(lambda: self._outgoing.facts(site))

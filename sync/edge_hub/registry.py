@@ -9,7 +9,8 @@ from edge_hub import incidents
 from edge_hub.accounts import Highs
 from edge_hub.schema import epochs, sites
 from edge_hub.store import UnknownError
-from edge_sync.documents import EPOCHS_PER_PAGE, Heartbeat, Hello, Presence, Reported, Resume
+from edge_hub.words import Word
+from edge_sync.documents import Heartbeat, Hello, Presence, Reported, Resume
 from edge_sync.rows import Lane
 
 Behind = Mapping[tuple[str, Lane], int]
@@ -81,10 +82,9 @@ def heartbeat(db: Connection, site: str, document: Heartbeat) -> None:
     db.execute(update(sites).where(sites.c.site == site).values(heartbeat=document.model_dump(mode="json")))
 
 
-def behind(document: Heartbeat, highs: Highs) -> Behind:
-    """The streams of which the site says that it has more than is here; of its newest epochs, where there are many."""
-    named = sorted(document.epochs, key=lambda state: state.order)[-EPOCHS_PER_PAGE:]
-    lasts = {(state.epoch, lane): last for state in named for lane, last in state.last.items()}
+def behind(word: Word, highs: Highs) -> Behind:
+    """The streams of which the site says that it has more than is here."""
+    lasts = {(state.epoch, lane): last for state in word.epochs for lane, last in state.last.items()}
     return {stream: highs.get(stream, 0) for stream, last in lasts.items() if last > highs.get(stream, 0)}
 
 
