@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edge_agent.config import HubLink, Site
 from edge_agent.memory.damage import sync_folder
+from edge_agent.memory.entries import entry, insert
 from edge_agent.memory.schema import open_writer
 from edge_agent.records import Json
 from edge_models.errors import KitError
@@ -157,14 +158,7 @@ def _put_epochs(connection: sqlite3.Connection, memory: Memory, batches: Sequenc
             "INSERT INTO cursors (epoch, lane, acked, trimmed, trimmed_hash) VALUES (?, ?, ?, ?, ?)",
             (*stream, header.last, *trimmed),
         )
-        connection.executemany(
-            "INSERT INTO journal (epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (*stream, r.seq, r.at, r.kind, r.agent, r.subject, r.label, r.score, r.ref, r.body, row_hash)
-                for r, row_hash in zip(batch.rows, batch.hashes, strict=True)
-            ],
-        )
+        insert(connection, (entry(*stream, *held) for held in zip(batch.rows, batch.hashes, strict=True)))
 
 
 def _highest(connection: sqlite3.Connection) -> int:

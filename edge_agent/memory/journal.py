@@ -11,16 +11,17 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.memory.damage import is_damage
 from edge_agent.memory.draft import Draft
+from edge_agent.memory.entries import Entries, Tail
 from edge_agent.memory.retention import forget_epochs, make_room
 from edge_agent.memory.room import ALSO_PAGES, NoRoomError, Room
 from edge_agent.memory.schema import open_writer
 from edge_models.errors import RetryableError
-from edge_sync.rows import LANES, MAX_BODY_BYTES, Epoch, Lane, Row, chain, chain_start, record_id, row_bytes
+from edge_sync.rows import LANES, Epoch, Lane, chain_start
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,6 @@ EVICTIONS = 4
 
 NO_NUMBER = 2**53
 """No record has it, nor a larger one; and text, which SQLite keeps in a column of numbers too, counts as larger."""
-
-_INSERT = (
-    "INSERT INTO journal (epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 
 
 class JournalUnavailableError(RetryableError):
@@ -60,22 +56,6 @@ class _Unit:
     """What it may change at the most."""
     done: bool = False
     error: Exception | None = None
-
-
-@dataclass(slots=True)
-class _Tail:
-    seq: int
-    hash: bytes
-
-
-@dataclass(slots=True)
-class _Work:
-    """One transaction being built: nothing in it counts until COMMIT."""
-
-    tails: dict[Lane, _Tail]
-    rows: list[tuple[object, ...]] = field(default_factory=list)
-    ids: list[tuple[Draft, str]] = field(default_factory=list)
-    pending: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +120,7 @@ class Journal:
         """Decisions written by this process."""
         self.epoch = Epoch("")
         self.order = 0
-        self._tails: dict[Lane, _Tail] = {}
+        self._tails: dict[Lane, Tail] = {}
         try:
             self._begin_epoch()
         except BaseException:
@@ -243,7 +223,7 @@ class Journal:
             )
             forget_epochs(connection)
         self.epoch, self.order = epoch, order
-        self._tails = {lane: _Tail(0, chain_start(epoch, lane)) for lane in LANES}
+        self._tails = {lane: Tail(0, chain_start(epoch, lane)) for lane in LANES}
 
     def _unit(
         self, drafts: Sequence[Draft], also: Callable[[sqlite3.Connection], None] | None, waited_for: bool
@@ -280,13 +260,16 @@ class Journal:
         if pages > self.room.budget.transaction_pages and len(units[0].drafts) > 1:
             self._commit_in_parts(units[0])
             return
-        work = _Work({lane: _Tail(tail.seq, tail.hash) for lane, tail in self._tails.items()})
+        entries = Entries(self._connection, self.epoch, self._tails)
         try:
             self._make_way(pages, any(unit.drafts for unit in units))
             with self._transaction(pages):
                 for unit in units:
-                    self._put(unit, work)
-                self._connection.executemany(_INSERT, work.rows)
+                    for draft in unit.drafts:
+                        entries.add(draft)
+                    if unit.also is not None:
+                        unit.also(self._connection)
+                entries.put()
         except JournalUnavailableError:
             raise
         except Exception as error:  # one unit is wrong, whatever it is: the others must not suffer for it
@@ -299,11 +282,11 @@ class Journal:
                 self._commit([unit])
             return
         self.commits += 1
-        for draft, public_id in work.ids:
+        for draft, public_id in entries.ids:
             draft.id = public_id
             self.decided += draft.kind == "decision"
-        grown = [lane for lane in LANES if work.tails[lane].seq > self._tails[lane].seq]
-        self._tails = work.tails
+        grown = [lane for lane in LANES if entries.tails[lane].seq > self._tails[lane].seq]
+        self._tails = entries.tails
         for unit in units:
             unit.done = True
         for lane in grown:
@@ -345,59 +328,6 @@ class Journal:
             with self._transaction(self.room.budget.step_pages):
                 if not make_room(self._connection, self.room.budget.step_pages):
                     return
-
-    def _put(self, unit: _Unit, work: _Work) -> None:
-        for draft in unit.drafts:
-            tail = work.tails[draft.lane]
-            tail.seq += 1
-            ref = draft.ref
-            if isinstance(ref, Draft):
-                ref = work.pending.get(id(ref)) or ref.id
-                if ref is None:
-                    raise ValueError("a draft follows from one that was never written")
-            row = Row(
-                tail.seq,
-                draft.at_us,
-                draft.kind,
-                draft.agent,
-                draft.subject,
-                draft.label,
-                _score(draft.score),
-                ref,
-                draft.body,
-            )
-            if len(draft.body) > MAX_BODY_BYTES:
-                raise ValueError(f"a body of {len(draft.body)} characters: make it with to_body")
-            tail.hash = chain(tail.hash, row_bytes(row))
-            public_id = work.pending[id(draft)] = record_id(self.epoch, draft.lane, tail.seq)
-            work.ids.append((draft, public_id))
-            work.rows.append(
-                (self.epoch, draft.lane, tail.seq, row.at, row.kind, row.agent, row.subject, row.label, row.score, ref,
-                 row.body, tail.hash)
-            )  # fmt: skip
-            if draft.intent is not None or draft.settles or draft.fact is not None:
-                self._put_aside(draft, public_id, ref)
-        if unit.also is not None:
-            unit.also(self._connection)
-
-    def _put_aside(self, draft: Draft, public_id: str, ref: str | None) -> None:
-        """The small tables that must change in the transaction of their record."""
-        if draft.intent is not None:
-            self._connection.execute(
-                "INSERT INTO intents (decision, at, agent, subject, tool, args, valid_until)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (public_id, draft.at_us, draft.agent, draft.subject, draft.intent.tool, draft.intent.args,
-                 draft.intent.valid_until_us),
-            )  # fmt: skip
-        if draft.settles:
-            self._connection.execute("DELETE FROM intents WHERE decision=?", (ref,))
-        if draft.fact is not None:
-            self._connection.execute(
-                "INSERT INTO facts (scope, key, value, version, origin, expires_at) VALUES ('site', ?, ?, 1, ?, ?)"
-                " ON CONFLICT (scope, key) DO UPDATE SET value=excluded.value, version=version+1,"
-                " origin=excluded.origin, expires_at=excluded.expires_at",
-                (draft.fact.key, draft.fact.value, public_id, draft.fact.expires_at_us),
-            )
 
     @contextlib.contextmanager
     def _transaction(self, pages: int, patient: bool = True) -> Iterator[None]:
@@ -458,15 +388,6 @@ def last_of(connection: sqlite3.Connection, epoch: str, lane: str) -> int:
         " coalesce((SELECT max(trimmed) FROM cursors WHERE epoch=:e AND lane=:l AND trimmed<:n), 0))"
     )
     return int(connection.execute(query, {"e": epoch, "l": lane, "n": NO_NUMBER}).fetchone()[0])
-
-
-def _score(score: float | None) -> float | None:
-    """As the file gives it back: it knows neither an integer, nor minus zero, nor NaN in this column."""
-    if score is None:
-        return None
-    if not 0.0 <= score <= 1.0:
-        raise ValueError(f"a score of {score}: one is in [0, 1]")
-    return float(score) + 0.0
 
 
 def _unavailable(error: str) -> JournalUnavailableError:

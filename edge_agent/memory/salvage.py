@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from edge_agent.memory.carve import Carver, Value
+from edge_agent.memory.entries import Entry, entry, insert
 from edge_agent.memory.retention import HIGH_WATER, make_room, used_pages
 from edge_agent.memory.schema import open_writer, transaction
 from edge_agent.memory.small_tables import SmallTables, put_facts, put_intents, put_slots, read_small
@@ -220,27 +221,20 @@ class _Salvage:
         kept = self.scratch.execute("SELECT epoch, lane, page, number, hash FROM kept ORDER BY id, epoch, lane, seq")
         while part := list(self._part(kept)):
             with transaction(connection):
-                connection.executemany(
-                    "INSERT INTO journal (epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    part,
-                )
+                insert(connection, part)
             while used_pages(connection) > HIGH_WATER * most_pages:
                 with transaction(connection):
                     if not make_room(connection):
                         break
 
-    def _part(self, kept: Iterator[tuple[str, str, int, int, bytes]]) -> Iterator[tuple[object, ...]]:
+    def _part(self, kept: Iterator[tuple[str, str, int, int, bytes]]) -> Iterator[Entry]:
         size = 0
         for epoch, lane, page, number, row_hash in islice(kept, 2_000):
             found = _row(self.carver.read(page, number))
             if found is None:
                 raise RuntimeError("a row that was proven can't be read again")
             row = found[0]
-            yield (
-                epoch, lane, row.seq, row.at, row.kind, row.agent, row.subject, row.label, row.score, row.ref, row.body,
-                row_hash,
-            )  # fmt: skip
+            yield entry(epoch, lane, row, row_hash)
             size += len(row.body)
             if size > _PART_BYTES:
                 return

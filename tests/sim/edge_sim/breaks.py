@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import edge_agent.memory.journal as site_journal
+import edge_agent.memory.entries as site_entries
 import edge_hub.ingest as hub_ingest
 import edge_hub.journal as hub_journal
 from edge_agent.memory import outbox, retention
@@ -51,7 +51,7 @@ def _epoch_per_disk() -> None:
         for lane in LANES:
             last = last_of(self._connection, row[0], lane)
             at = outbox.hash_at(self._connection, (row[0], lane), last) or chain_start(row[0], lane)
-            self._tails[lane] = site_journal._Tail(last, at)
+            self._tails[lane] = site_entries.Tail(last, at)
 
     _set(Journal, "_begin_epoch", go_on)
 
@@ -124,7 +124,7 @@ def _chain_skips_a_row() -> None:
         count += 1
         return before if count % 10 == 0 else chain(before, raw)
 
-    _set(site_journal, "chain", skipping)
+    _set(site_entries, "chain", skipping)
 
 
 def _high_without_rows() -> None:
