@@ -408,6 +408,7 @@ def test_a_file_that_is_full_when_the_site_starts_takes_records_at_once(tmp_path
     journal = sealed(tmp_path)
     for _ in range(100):
         journal.write([observation(700)])
+    assert journal.last("telemetry") == 100
     journal.close()
 
 
