@@ -247,6 +247,8 @@ def _told(site: str, epoch: str, lane: str, now: _Stream, now_us: int) -> tuple[
 
 def _drop(db: Connection, site: str, gone: Sequence[str] | None, now_us: int) -> None:
     """The site holds these epochs no more: what of them is not here will not come. None: it lost all it had."""
+    if gone is not None and not gone:
+        return
     missed = case((streams.c.told > streams.c.high, now_us), else_=null())
     told = case((streams.c.told > streams.c.high, streams.c.told), else_=streams.c.high)
     no_more = update(streams).where(streams.c.site == site).values(told=told, last=0, lost_us=missed)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from edge_hub import audit
 from edge_hub.dialect import lock
@@ -42,6 +42,13 @@ _LOG, _RAISED = "facts_log", "facts_raised_us"
 
 _KEPT_ENVELOPES = 16
 """Most sites stand at the same version: what they lack is signed once."""
+
+_stands_elsewhere = or_(sites.c.facts_version.is_(None), sites.c.facts_version != bindparam("version"))
+_STANDS = (
+    update(sites).where(sites.c.site == bindparam("name"), _stands_elsewhere).values(facts_version=bindparam("version"))
+)
+_META = select(meta.c.value).where(meta.c.key == bindparam("name"))
+"""Made once: every heartbeat asks."""
 
 Draw = Callable[[int], int]
 """A number from 0 to below the one given."""
@@ -113,8 +120,7 @@ class FleetFactLog:
 
         Where it says more than was ever given here, this hub was restored from a backup, and goes on above that.
         """
-        stands = or_(sites.c.facts_version.is_(None), sites.c.facts_version != version)
-        db.execute(update(sites).where((sites.c.site == site) & stands).values(facts_version=version))
+        db.execute(_STANDS, {"name": site, "version": version})
         high = newest(db)
         if version <= high:
             return version < high
@@ -254,7 +260,7 @@ def _issue(db: Connection, draw: Draw, above: int = 0) -> int:
 
 
 def _meta(db: Connection, key: str) -> str | None:
-    found: str | None = db.scalar(select(meta.c.value).where(meta.c.key == key))
+    found: str | None = db.scalar(_META, {"name": key})
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import astuple
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, bindparam, select, tuple_
 
 from edge_hub import accounts, checkpoints, facts, quarantine
 from edge_hub.chain import held_hash
@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 
 _INSERT_RECORDS = BulkInsert(records)
 _MOVE_STREAMS = BulkInsert(streams, update=("high", "hash"))
+_PREFIXES = (
+    select(streams)
+    .where(tuple_(streams.c.site, streams.c.epoch, streams.c.lane).in_(bindparam("keys", expanding=True)))
+    .order_by(*streams.primary_key)
+    .with_for_update()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,8 @@ def store_batches(db: Connection, arrived: Sequence[Arrived | Poison], now_us: i
 
 def read_prefixes(db: Connection, keys: Iterable[Key]) -> dict[Key, Prefix]:
     """What is held of these streams, their rows locked in key order."""
-    key = tuple_(streams.c.site, streams.c.epoch, streams.c.lane)
-    query = select(streams).where(key.in_(list(keys))).order_by(*streams.primary_key).with_for_update()
-    return {(r.site, r.epoch, r.lane): Prefix(r.high, r.hash) for r in db.execute(query)}
+    found = db.execute(_PREFIXES, {"keys": list(keys)})
+    return {(r.site, r.epoch, r.lane): Prefix(r.high, r.hash) for r in found}
 
 
 @dataclass(slots=True)
