@@ -238,6 +238,8 @@ class SimHub:
                 self.world.counts["hub refused"] += 1
                 self._inbox = [*items, *self._inbox]
                 again_s = 1.0
+            finally:  # what commits after a crash or a refusal is another transaction: these were not heard
+                self._handling = []
 
         self._guard(handle)
         if self._inbox and self.running and life == self._life:
