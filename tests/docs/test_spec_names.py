@@ -34,7 +34,7 @@ def test_every_test_that_a_paper_names_is_there(paper: Path) -> None:
     assert sorted(names_in(paper.read_text()) - all_there()) == []
 
 
-@pytest.mark.parametrize("paper", ["sync/SPEC.md", "edge_agent/MEMORY.md"])
+@pytest.mark.parametrize("paper", ["sync/SPEC.md", "edge_agent/MEMORY.md", "models/DELTA.md"])
 def test_every_promise_of_a_specification_names_what_holds_it(paper: str) -> None:
     items = [item for item in re.split(r"\n(?=- |\n|#|\|)", (ROOT / paper).read_text()) if item.startswith("- ")]
     promises = [item for item in items if "SHALL" in item]
