@@ -60,6 +60,8 @@ class IntegrityCheck:
             return None
         child, self._child, self.needed = self._child, None, False
         said = child.communicate()[0].decode(errors="replace").strip()
+        if child.returncode not in (0, DAMAGED):
+            log.warning("memory_not_looked_through", extra={"code": child.returncode})
         return said if child.returncode == DAMAGED else None
 
     def close(self) -> None:

@@ -10,12 +10,14 @@ import pytest
 
 from edge_agent.memory import verify as verify_module
 from edge_agent.memory.checkpoint import Checkpointer, SigningKey
+from edge_agent.memory.damage import Mark, write_mark
 from edge_agent.memory.draft import Draft, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.outbox import set_cursor, streams
+from edge_agent.memory.rescue import rescue
 from edge_agent.memory.retention import make_room
-from edge_agent.memory.schema import reading
-from edge_agent.memory.verify import Report, verify
+from edge_agent.memory.schema import open_as_it_is, reading
+from edge_agent.memory.verify import Report, damage, verify
 from edge_sync.rows import Row, chain, chain_start, row_bytes
 
 NOW_US = 1_800_000_000_000_000
@@ -324,3 +326,43 @@ def test_a_score_that_is_none_is_refused_to_its_writer(tmp_path: Path, score: fl
     with pytest.raises(ValueError, match="a score of"):
         journal.write([Draft("decision", "event", "a", 1, "{}", score=score)])
     journal.close()
+
+
+def test_any_bit_of_a_row_or_of_its_place_in_the_index_that_flips_is_found(tmp_path: Path) -> None:
+    """What an index leaves out is never read; what it calls a number may be none (simulator, seed 1894)."""
+    path = tmp_path / "memory.db"
+    journal = Journal(path, 16, lambda: 1)
+    for number in range(3):
+        journal.write([Draft("decision", "decision", "watch", 1, f'{{"mark":"row {number} of three"}}')])
+    key = journal.epoch.encode() + b"decision\x02"
+    journal.close()
+    sound = path.read_bytes()
+    places = [at for at in range(len(sound)) if sound.startswith(key, at)]
+    assert len(places) == 2, "the row itself, and its entry in the index"
+    unseen = []
+    for place, length in zip(places, (len(key) + 60, len(key) + 1), strict=True):
+        for at in range(place - 5, place + length):
+            for bit in range(8):
+                data = bytearray(sound)
+                data[at] ^= 1 << bit
+                path.write_bytes(data)
+                with closing(open_as_it_is(path)) as connection:
+                    if not damage(connection):
+                        unseen.append((at - place, bit))
+    assert unseen == []
+
+
+def test_an_index_that_leaves_rows_out_is_mended_and_they_are_back(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    journal = Journal(path, 16, lambda: 1)
+    for number in range(3):
+        journal.write([Draft("decision", "decision", "watch", 1, f'{{"mark":"row {number} of three"}}')])
+    key = journal.epoch.encode() + b"decision\x02"
+    journal.close()
+    data = bytearray(path.read_bytes())
+    data[data.rindex(key) + 3] ^= 1
+    path.write_bytes(data)
+    write_mark(path, Mark("rows are not where their index says"))
+    mended = rescue(path, 16, lambda: 1)
+    assert mended is not None
+    assert (mended["rows"], mended["lost_at_most"]) == (3, 0)
