@@ -14,7 +14,7 @@ from statistics import median
 
 import yaml
 
-from bench.fleet import wait_until
+from bench.fleet import operator, wait_until
 from bench.report import Line, show
 from bench.site_process import BUNDLE, POLICY, running
 from edge_agent.memory.draft import Draft
@@ -37,9 +37,11 @@ def make_site(folder: Path) -> Path:
     (folder / "policy.yaml").write_text(POLICY)
     played = {"kind": "replay", "file": str(BUNDLE), "limit": 1}
     agent = {"name": "watch", "bundle": str(BUNDLE), "policy": "policy.yaml", "source": played, "grants": ["alert"]}
+    online, director = (make_key(folder / f"{role}.key") for role in ("online", "director"))
+    operator(folder / "trust", online, director)
     site = {
         "site": folder.name,
-        "hub": {"broker": "mqtt://127.0.0.1:1", "director_key": make_key(folder / "director.key")},
+        "hub": {"broker": "mqtt://127.0.0.1:1", "root": "trust/metadata/1.root.json"},
         "api": {"port": 0},
         "disk": {"journal_mb": BUDGET_MB},
         "grants": ["alert"],

@@ -44,7 +44,7 @@ def deploy(release: Release, labels: Mapping[str, str], blobs: Mapping[Digest, b
     part = release.for_site(labels)
     models: dict[str, Model] = {}
     brains = []
-    for spec in part.agents:
+    for spec in part.agents_for(labels):
         try:
             policy = load_policy(blobs[Digest(spec.policy)], name=part.artifacts[spec.policy].name)
             if spec.bundle not in models:

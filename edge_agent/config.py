@@ -29,11 +29,15 @@ class HubLink(_Section):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    director_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """The ed25519 public key, hex, that signs what this site should run."""
+    root: Path
+    """The root of trust, `1.root.json` of the operator who ran `edge-agent trust init`, given to this site by hand."""
+    https: str | None = None
+    """``https://HOST``: artifacts come from the hub's API, not by the broker; the password is the same."""
     reconnect_max_s: Annotated[int, Field(ge=1, le=600)] = 30
     byte_rate: Annotated[int, Field(gt=0)] | None = None
     """The most bytes of journal a second; no cap when left out."""
+    update_byte_rate: Annotated[int, Field(ge=1_000, le=2**31)] | None = None
+    """The most bytes of updates a second: the hub then serves this site alone, no faster. No cap when left out."""
 
 
 class Endpoint(_Section):
@@ -62,6 +66,13 @@ class Disk(_Section):
     journal_mb: Annotated[int, Field(ge=16, le=1_000_000)] = 512
 
 
+class Updates(_Section):
+    """How a new release proves itself here."""
+
+    trial_s: Annotated[float, Field(ge=10, le=86_400)] = 600.0
+    """For so long it may go back to the one before."""
+
+
 class KeepFor(_Section):
     """Records of a kind and agent go from this site so many days after they were made, once the hub has them."""
 
@@ -88,6 +99,7 @@ class SiteConfig(_Section):
     """Tools any agent here may call at all, whatever a release says."""
     api: ApiConfig | None = ApiConfig()
     disk: Disk = Disk()
+    updates: Updates = Updates()
     keep: list[KeepFor] = []
     """What no line matches stays as long as there is room. The most exact line counts, kind before agent."""
     log: Literal["debug", "info", "warning", "error"] = "info"
@@ -127,11 +139,21 @@ class Site:
         """A path of the site file, resolved."""
         return None if relative is None else self.base / relative
 
+    def trust_root(self) -> bytes:
+        """The root of trust that the site file names. Raises `ConfigError`."""
+        path = self.path(self.config.hub.root) if self.config.hub is not None else None
+        if path is None:
+            raise ConfigError("this site file names no hub: add `hub:` with `broker` and `root`")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"hub.root {path}: {error.strerror}") from None
+
     def broker(self) -> Broker:
         """How to reach the hub's broker. Raises `ConfigError` where the site has no hub or would speak in clear."""
         hub = self.config.hub
         if hub is None:
-            raise ConfigError("this site file names no hub: add `hub:` with `broker` and `director_key`")
+            raise ConfigError("this site file names no hub: add `hub:` with `broker` and `root`")
         broker = Broker(
             url=hub.broker,
             client_id=self.config.site,

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Collection
 
 from edge_agent.memory.facts import Facts
 from edge_agent.update.refusals import Refusals
@@ -20,8 +21,9 @@ MAX_WAITING = 8
 class FleetFactsService:
     """Takes documents from any thread, one after the other."""
 
-    def __init__(self, director_key: str, facts: Facts, refusals: Refusals) -> None:
-        self._pinned, self._facts, self._refusals = director_key, facts, refusals
+    def __init__(self, directors: Callable[[], Collection[str]], facts: Facts, refusals: Refusals) -> None:
+        """`directors` are the keys, hex, whose word counts now."""
+        self._directors, self._facts, self._refusals = directors, facts, refusals
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
         self._news = threading.Condition()
         self._closing = False
@@ -48,7 +50,7 @@ class FleetFactsService:
     def take(self, envelope: bytes) -> None:
         """Verify a document and do what it says; what is refused is a record in the alarm lane, once in a while."""
         try:
-            document = load(FleetFacts, verify(envelope, FACTS_TYPE, self._pinned))
+            document = load(FleetFacts, verify(envelope, FACTS_TYPE, self._directors()))
             outcome = self._facts.take(document)
         except RejectedError as error:
             self._refusals.add(str(error))

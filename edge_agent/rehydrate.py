@@ -13,9 +13,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from edge_agent.config import HubLink, Site
+from edge_agent.config import Site
 from edge_agent.memory.damage import sync_folder
 from edge_agent.memory.entries import entry, insert
 from edge_agent.memory.schema import open_writer
@@ -26,7 +27,8 @@ from edge_sync.documents import KnownFact, Memory, dump
 from edge_sync.mqtt import Down, Event, Link, Up
 from edge_sync.rehydration import MEMORY_TYPE, Rehydration, Returned
 from edge_sync.signing import verify
-from edge_sync.topics import down, up
+from edge_sync.topics import FLEET_TRUST, down, up
+from edge_sync.trust.client import Trusted
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +40,22 @@ class StoppedError(KitError):
 
 
 def rehydrate(
-    site: Site, now_us: Callable[[], int], stopping: Callable[[], bool] = lambda: False
+    site: Site,
+    trusted: Trusted | None,
+    now_us: Callable[[], int],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, Json] | None:
     """Give a site that has a hub and no memory what the hub holds of it; returns what came back, for its journal.
 
+    `trusted` says whose word counts; a site that has a hub has one.
     None where nothing did: the site has a memory, is new, or can't reach its hub in time. Never longer than
     `edge_sync.rehydration.REHYDRATE_S`. Raises `ConfigError` where the site file's `hub` can't be used, `StoppedError`
     soon after `stopping` says so.
     """
     path, hub = site.data / "memory.db", site.config.hub
-    if hub is None or path.exists():
+    if hub is None or trusted is None or path.exists():
         return None
-    back = _ask(site, hub, stopping)
+    back = _ask(site, trusted, stopping)
     if back is None:
         return None
     try:
@@ -103,13 +109,13 @@ def apply(
     }
 
 
-def _ask(site: Site, hub: HubLink, stopping: Callable[[], bool]) -> Returned | None:
+def _ask(site: Site, trusted: Trusted, stopping: Callable[[], bool]) -> Returned | None:
     """What the hub answers; None where it does not in time."""
-    name, pinned = site.config.site, hub.director_key
+    name = site.config.site
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     began = time.monotonic()
-    question = Rehydration(name, secrets.token_hex(8), lambda envelope: verify(envelope, MEMORY_TYPE, pinned), began)
-    link = Link(site.broker(), events.put, [(down(name, "memory"), 1)])
+    question = Rehydration(name, secrets.token_hex(8), partial(_verified, trusted), began)
+    link = Link(site.broker(), events.put, [(FLEET_TRUST, 1), (down(name, "memory"), 1)])
     link.start()
     try:
         while question.outcome is None:
@@ -125,6 +131,8 @@ def _ask(site: Site, hub: HubLink, stopping: Callable[[], bool]) -> Returned | N
                     hello = question.up(now)
                 elif isinstance(event, Down):
                     question.down(event.reason)
+                elif event.topic == FLEET_TRUST:
+                    _take_trust(trusted, event.payload)
                 else:
                     question.heard(event.payload)
             if hello is not None:
@@ -138,6 +146,18 @@ def _ask(site: Site, hub: HubLink, stopping: Callable[[], bool]) -> Returned | N
         return question.outcome
     log.warning("started_without_memory", extra={"reason": question.outcome.reason, "took_s": took_s})
     return None
+
+
+def _verified(trusted: Trusted, envelope: bytes) -> bytes:
+    return verify(envelope, MEMORY_TYPE, trusted.directors)
+
+
+def _take_trust(trusted: Trusted, message: bytes) -> None:
+    """Whose word counts, for a disk that never knew. What is refused here, the update thread says when it runs."""
+    try:
+        trusted.take(message)
+    except KitError as error:
+        log.warning("trust_refused", extra={"reason": str(error)})
 
 
 def _put_epochs(connection: sqlite3.Connection, memory: Memory, batches: Sequence[Batch]) -> None:

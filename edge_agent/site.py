@@ -6,14 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from edge_agent.actor import Actor
 from edge_agent.api.server import LocalApi
 from edge_agent.brain import Deployment, deploy
-from edge_agent.config import HubLink, Site
-from edge_agent.fleet_facts import FleetFactsService
+from edge_agent.config import Site
+from edge_agent.hub_side import HubSide
 from edge_agent.inference.registry import Models
 from edge_agent.memory.checkpoint import KEY_FILE, Checkpointer
 from edge_agent.memory.damage import Mark, read_mark, take_mark_off, write_mark
@@ -35,14 +34,13 @@ from edge_agent.supervisor import Supervisor
 from edge_agent.tools.base import Tool, ToolContext
 from edge_agent.tools.registry import make_tools
 from edge_agent.update.blobs import BlobStore
-from edge_agent.update.refusals import Refusals
-from edge_agent.update.service import Outbox, UpdateService
-from edge_agent.update.slots import Slot, read_slot, standing
-from edge_agent.uplink import UplinkService
+from edge_agent.update.proving import count_boot
+from edge_agent.update.slots import Slot, read_slot
+from edge_agent.update.trial import TrialSettings
 from edge_models.digests import Digest
 from edge_models.errors import ConfigError, KitError, RejectedError
-from edge_sync.documents import dump
 from edge_sync.release import resolve
+from edge_sync.trust.client import Trusted
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +64,19 @@ class SiteProcess:
         self.site = site
         site.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         (site.data / "api.port").unlink(missing_ok=True)
+        self._trusted: Trusted | None = None
         self.damage: str | None = None
         """Why the memory has to be mended: by the next process, before it opens it."""
         self._lock = lock_data(site.data)
         try:
+            if site.config.hub is not None:
+                self._trusted = Trusted(site.data / "trust", site.trust_root(), now_us)
             mended, back = self._open_memory(site.data / "memory.db", stopping)
         except BaseException:
             os.close(self._lock)
             raise
         self._wear = WearMeter(self.journal)
+        self._trial = TrialSettings(window_s=site.config.updates.trial_s)
         self.models = Models()
         self._tools: dict[str, Tool] = {}
         try:
@@ -91,12 +93,23 @@ class SiteProcess:
             self._actor = Actor(self.journal, self._tools, frozenset(site.config.grants), now_us)
             self._blobs = BlobStore(site.data / "blobs")
             self.supervisor = Supervisor(site, self.journal, self._facts, self._actor, self.models, now_us)
+            count_boot(self.journal, self._trial, now_us)
             running, self._deployment = self._choose()
-            self.uplink: UplinkService | None = None
-            self.updates: UpdateService | None = None
-            self._fleet_facts: FleetFactsService | None = None
-            if site.config.hub is not None:
-                self._connect(running, site.config.hub)
+            self.hub: HubSide | None = None
+            if self._trusted is not None and site.config.hub is not None:
+                self.hub = HubSide(
+                    site,
+                    site.config.hub,
+                    self._trusted,
+                    self.journal,
+                    self._blobs,
+                    self._facts,
+                    self.supervisor,
+                    running,
+                    self._trial,
+                    now_us,
+                )
+                self.hub.uplink.on_damage = self.damaged
             self.api = self._make_api()
         except BaseException:
             self._close_memory()
@@ -118,18 +131,15 @@ class SiteProcess:
         if self.api is not None:
             self.api.start()
             (self.site.data / "api.port").write_text(f"{self.api.port}\n")
-        if self._fleet_facts is not None:
-            self._fleet_facts.start()
-        if self.updates is not None and self.uplink is not None:
-            self.updates.start()
-            self.uplink.start()
+        if self.hub is not None:
+            self.hub.start()
 
     def close(self) -> None:
         """Stop agents, let the hub have the last records if it is there, fold the memory up."""
         if self.api is not None:
             self.api.close()
-        if self.updates is not None:
-            self.updates.close()
+        if self.hub is not None:
+            self.hub.end_updates()
         self.supervisor.stop()
         event = Draft("decision", "event", JOURNAL_AGENT, now_us(), "{}", label="stopped")
         try:
@@ -137,10 +147,8 @@ class SiteProcess:
             self._checkpoints.note(time.monotonic())
         except KitError as error:
             log.warning("stop_not_recorded", extra={"reason": str(error)})
-        if self.uplink is not None:
-            self.uplink.close(DRAIN_S)
-        if self._fleet_facts is not None:
-            self._fleet_facts.close()
+        if self.hub is not None:
+            self.hub.close(DRAIN_S)
         self._keeper.close()
         self._wear.note()
         self._check.close()
@@ -181,7 +189,7 @@ class SiteProcess:
             mended = rescue(path, budget_mb, now_us)
             self._check = IntegrityCheck(path)
             # Before the first epoch: its order must be above all that the hub knows, and agents must have their facts.
-            back = rehydrate(self.site, now_us, stopping)
+            back = rehydrate(self.site, self._trusted, now_us, stopping)
             try:
                 self.journal = Journal(path, budget_mb, now_us)
             except JournalDamagedError as error:
@@ -229,33 +237,6 @@ class SiteProcess:
         except (RejectedError, ConfigError) as error:
             raise ConfigError(f"site {self.site.config.site}: {error}") from None
 
-    def _connect(self, running: Slot, hub: HubLink) -> None:
-        uplink = UplinkService(self.site, self.journal, _versions(), now_us)
-        outbox = Outbox(
-            reported=lambda document: uplink.publish("reported", dump(document), retain=True),
-            want=lambda document: uplink.publish("want", document),
-            chunks=uplink.chunks,
-        )
-        with reading(self.journal.path) as connection:
-            stands = standing(connection, running)
-        updates = UpdateService(
-            self.site,
-            self.journal,
-            self._blobs,
-            running,
-            stands,
-            self.supervisor.vet,
-            self.supervisor.apply,
-            outbox,
-            now_us,
-        )
-        uplink.on_damage = self.damaged
-        uplink.on_desired, uplink.on_chunk, uplink.on_up = updates.desired, updates.chunk, updates.link_up
-        refusals = Refusals(self.journal, now_us, time.monotonic, "facts_refused")
-        self._fleet_facts = FleetFactsService(hub.director_key, self._facts, refusals)
-        uplink.on_facts, uplink.facts_version = self._fleet_facts.heard, lambda: self._facts.fleet_version
-        self.uplink, self.updates = uplink, updates
-
     def _make_api(self) -> LocalApi | None:
         config = self.site.config.api
         if config is None:
@@ -267,7 +248,8 @@ class SiteProcess:
             except OSError as error:
                 raise ConfigError(f"api.token_file {token_file}: {error.strerror}") from None
         first = self._deployment.release.release
-        watched = Watched(self.site, self.journal, self._wear, self.supervisor, self.uplink, self.updates, first)
+        uplink, updates = (self.hub.uplink, self.hub.updates) if self.hub is not None else (None, None)
+        watched = Watched(self.site, self.journal, self._wear, self.supervisor, uplink, updates, first)
         show, measure = partial(status, watched), partial(families, watched)
         return LocalApi(self.models, show, measure, config.host, config.port, token)
 
@@ -278,7 +260,3 @@ class SiteProcess:
             self.journal.close()
         finally:
             os.close(self._lock)
-
-
-def _versions() -> dict[str, str]:
-    return {"edge-agent-kit": version("edge-agent-kit"), "onnxruntime": version("onnxruntime")}

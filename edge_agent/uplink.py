@@ -12,7 +12,7 @@ from edge_agent.memory.journal import Growth, Journal
 from edge_agent.memory.schema import open_reader
 from edge_agent.sync_session import SiteSync
 from edge_sync.mqtt import Down, Event, Link, Message, Up, Will
-from edge_sync.topics import down, fleet_chunk, site_chunk, up
+from edge_sync.topics import FLEET_TRUST, down, fleet_chunk, site_chunk, up
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ MAX_WAITING = 1_000
 class UplinkService:
     """Keeps one site's link to its hub.
 
-    `on_desired`, `on_facts` and `on_chunk` are called on the link's thread and must return at once; `on_up` and
-    `on_damage` on the uplink's.
+    `on_desired`, `on_facts`, `on_trust` and `on_chunk` are called on the link's thread and must return at once; `on_up`
+    and `on_damage` on the uplink's.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class UplinkService:
         hub = site.config.hub
         broker = site.broker()
         self._id = site.config.site
+        self._alone = hub is not None and hub.update_byte_rate is not None
         self._reader = open_reader(journal.path)
         self._sync = SiteSync(
             journal,
@@ -56,7 +57,8 @@ class UplinkService:
         self._stop = threading.Event()
         self.on_desired: Callable[[bytes], None] = lambda _: None
         self.on_facts: Callable[[bytes], None] = lambda _: None
-        self.on_chunk: Callable[[bytes], None] = lambda _: None
+        self.on_trust: Callable[[bytes], None] = lambda _: None
+        self.on_chunk: Callable[[bytes], object] = lambda _: None
         self.on_up: Callable[[], None] = lambda: None
         self.on_damage: Callable[[str], None] = lambda _: None
         self.facts_version: Callable[[], int] = lambda: 0
@@ -67,7 +69,7 @@ class UplinkService:
         self._link = Link(
             broker,
             self._heard,
-            [(down(self._id, what), 1) for what in ("resume", "ack", "desired", "facts")],
+            [(FLEET_TRUST, 1), *((down(self._id, what), 1) for what in ("resume", "ack", "desired", "facts"))],
             lambda: Will(up(self._id, "presence"), self._sync.connecting()),
         )
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
@@ -108,7 +110,8 @@ class UplinkService:
 
     def chunks(self, digest: str, wanted: bool) -> None:
         """Be subscribed to an artifact's chunks only while they are wanted."""
-        for topic in (fleet_chunk(digest), site_chunk(self._id, digest)):
+        shared = () if self._alone else (fleet_chunk(digest),)  # what all hear would come faster than it may
+        for topic in (*shared, site_chunk(self._id, digest)):
             if wanted:
                 self._link.subscribe(topic, 0)
             else:
@@ -128,6 +131,8 @@ class UplinkService:
             self.on_desired(event.payload)
         elif event.topic == down(self._id, "facts"):
             self.on_facts(event.payload)
+        elif event.topic == FLEET_TRUST:
+            self.on_trust(event.payload)
         elif event.topic in (down(self._id, "ack"), down(self._id, "resume")):
             if self._events.qsize() < MAX_WAITING:
                 self._events.put(event)

@@ -5,6 +5,8 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -88,14 +90,36 @@ class HubClient:
         kind = "application/octet-stream" if json is None else "application/json"
         return self._ask(method, path, body, kind, len(body or b""), timeout_s)
 
+    def download(self, method: str, path: str, target: Path, json: Any = None, timeout_s: float = TIMEOUT_S) -> int:
+        """Write the answer's bytes into a new file; returns how many they were. Raises as `request`."""
+        body = b"" if json is None else _dump(json)
+        size = 0
+        try:
+            with (
+                target.open("xb") as file,
+                self._open(method, path, body, "application/json", len(body), timeout_s) as answer,
+            ):
+                while piece := answer.read(1024 * 1024):
+                    size += file.write(piece)
+        except FileExistsError:
+            raise ConfigError(f"{target} is there already") from None
+        return size
+
     def _ask(self, method: str, path: str, body: Any, kind: str, size: int, timeout_s: float) -> Any:
+        with self._open(method, path, body, kind, size, timeout_s) as answer:
+            return _load(answer.read(MAX_ANSWER_BYTES))
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, body: Any, kind: str, size: int, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
         headers = {"authorization": f"Bearer {self._token}", "content-type": kind, "content-length": str(size)}
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self._url + path, body, headers, method=method
         )
         try:
             with _opener.open(request, timeout=timeout_s) as answer:
-                return _load(answer.read(MAX_ANSWER_BYTES))
+                yield answer
         except urllib.error.HTTPError as error:
             with error:
                 reason = _reason(error.read(64 * 1024)) or error.reason

@@ -22,7 +22,10 @@ COMMANDS = {
     "node": "Kits that turn a machine into a node of a site.",
     "model": "Build and inspect bundles.",
     "policy": "Check and test policies.",
+    "agents": "Sign which agents may run.",
+    "trust": "The keys that say what may run.",
     "release": "Make releases and push them.",
+    "update": "What a site runs and should run; sticks for sites without a link.",
     "fleet": "What runs where.",
     "memory": "A site's journal.",
 }

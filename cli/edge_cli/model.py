@@ -9,12 +9,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
 from edge_cli.output import data, emit_json, talk
+from edge_cli.publish import TrustOption, publish_file, read_file
+from edge_cli.trust import KeysOption, PassphraseOption
 from edge_models.build.recipe import load_recipe, needs_extra, recipe_names
 from edge_models.bundle import Bundle, read_bundle
 from edge_models.contract import TensorSpec
+from edge_models.errors import RejectedError
+from edge_sync.trust.paths import MODELS
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build and inspect bundles.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build, inspect and publish bundles.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -41,6 +46,29 @@ def build(
         return
     data.print(_comparison(built.card))
     data.print(f"{built.path}  {built.path.stat().st_size:,} bytes  {built.digest}")
+
+
+@app.command()
+def publish(
+    bundle: Annotated[Path, typer.Argument(help="A .bundle file.", show_default=False)],
+    trust: TrustOption,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+    hub: HubOption = None,
+    token_file: TokenOption = None,
+    hub_dir: HubDirOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a bundle, sign that it may run, and give both to the hub.
+
+    Example: edge-agent model publish trace-2.bundle --trust /secure/trust --hub-dir /var/lib/edge-hub
+    """
+    content = read_file(bundle)
+    try:
+        read_bundle(content)
+    except RejectedError as error:
+        raise RejectedError(f"{bundle}: {error}") from None
+    publish_file(MODELS, content, bundle.name, trust, keys, passphrase_file, (hub, token_file, hub_dir), as_json)
 
 
 @app.command()

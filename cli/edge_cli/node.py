@@ -23,6 +23,7 @@ from edge_models.errors import ConfigError, RejectedError
 from edge_sync.mqtt import Broker
 from edge_sync.release import Release
 from edge_sync.topics import site_id
+from edge_sync.trust.client import check_root
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Kits that turn a machine into a node of a site.")
 
@@ -51,7 +52,6 @@ class Registered(BaseModel):
     password: Annotated[str, Field(min_length=1, repr=False)]
     local_username: str
     local_password: Annotated[str, Field(min_length=1, repr=False)]
-    director_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ class Wish:
     api_port: int = 8080
     replace: bool = False
     """Whether a site that the hub knows gets new passwords."""
+    root_file: Path | None = None
+    """The root of trust; None: as the hub says."""
 
 
 def provision_kit(wish: Wish, hub: HubClient, out: Path) -> KitSummary:
@@ -87,10 +89,11 @@ def provision_kit(wish: Wish, hub: HubClient, out: Path) -> KitSummary:
         raise RejectedError(
             f"{wish.site} is provisioned already: --replace gives it new passwords, and its old kit then ends"
         )
+    root = _root(wish, hub)
     publish_release(release, lambda digest: blobs[Digest(digest)], hub)
     answer = _register(wish, hub)
     try:
-        return write_kit(_spec(wish, release.for_site(wish.labels), blobs, answer), out)
+        return write_kit(_spec(wish, release.for_site(wish.labels), blobs, answer, root), out)
     except ConfigError as error:
         raise ConfigError(f"{error}; the hub has registered {wish.site}: use --replace the next time") from None
 
@@ -138,9 +141,26 @@ def _is_known(site: str, hub: HubClient) -> bool:
     return True
 
 
-def _spec(wish: Wish, release: Release, blobs: Mapping[Digest, bytes], answer: Registered) -> KitSpec:
+def _root(wish: Wish, hub: HubClient) -> bytes:
+    """The root of trust for the kit. Raises `ConfigError` where there is none."""
+    if wish.root_file is not None:
+        try:
+            root = wish.root_file.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"--root {wish.root_file}: {error.strerror}") from None
+    else:
+        said = hub.request("GET", "/api/v1/trust").get("root")
+        if not isinstance(said, str):
+            raise ConfigError("the hub holds no trust metadata yet: run `edge-agent trust init` first")
+        root = said.encode()
+    check_root(root)
+    return root
+
+
+def _spec(wish: Wish, release: Release, blobs: Mapping[Digest, bytes], answer: Registered, root: bytes) -> KitSpec:
     url = wish.broker or answer.broker_url
     Broker(url, client_id=wish.site).require_tls()
+    here = release.agents_for(wish.labels)
     agents = tuple(
         KitAgent(
             name=agent.name,
@@ -148,15 +168,15 @@ def _spec(wish: Wish, release: Release, blobs: Mapping[Digest, bytes], answer: R
             policy=blobs[Digest(agent.policy)],
             settings=agent.model_dump(mode="json", exclude={"name", "bundle", "policy"}, exclude_unset=True),
         )
-        for agent in release.agents
+        for agent in here
     )
-    granted = {tool for agent in release.agents for tool in agent.grants}
+    granted = {tool for agent in here for tool in agent.grants}
     return KitSpec(
         site=wish.site,
         labels=wish.labels,
         hub=_account(url, answer.username, answer.password),
         local=_account(wish.local_broker or url, answer.local_username, answer.local_password),
-        director_key=answer.director_key,
+        root=root,
         api_token=secrets.token_urlsafe(32),
         release=release.release,
         agents=agents,
@@ -202,6 +222,10 @@ def provision(
         list[str] | None, typer.Option(metavar="TOOL", help="Also let agents call this tool; repeat.")
     ] = None,
     api_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the local API outside k3s; 0: any.")] = 8080,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The root of trust, from the operator's folder; left out: as the hub says."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Register a site at its hub and write its kit: site file, passwords, release and k3s manifests.
@@ -219,6 +243,7 @@ def provision(
         hub_networks=tuple(hub_network or ()),
         grants=tuple(grant or ()),
         api_port=api_port,
+        root_file=root,
         replace=replace,
     )
     summary = provision_kit(wish, HubClient(hub, read_token(token_file)), out)

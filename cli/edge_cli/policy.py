@@ -6,7 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from edge_agent.policy import CaseResult, Policy, PolicyError, load_policy, run_cases
+from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
 from edge_cli.output import CONFIG, FOUND, data, emit_json, talk
+from edge_cli.publish import TrustOption, publish_file, read_file
+from edge_cli.trust import KeysOption, PassphraseOption
+from edge_sync.trust.paths import POLICIES
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Check and test policies. Exit codes: docs/policy.md."
@@ -48,6 +52,26 @@ def run(files: Files, as_json: AsJson = False) -> None:
     _leave(errors)
     if not _all_passed(results):
         raise typer.Exit(FOUND)
+
+
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="A policy file.", show_default=False)],
+    trust: TrustOption,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+    hub: HubOption = None,
+    token_file: TokenOption = None,
+    hub_dir: HubDirOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a policy, sign that it may run, and give both to the hub.
+
+    Example: edge-agent policy publish press-guard.yaml --trust /secure/trust --hub-dir /var/lib/edge-hub
+    """
+    content = read_file(file)
+    load_policy(content, file.name)
+    publish_file(POLICIES, content, file.name, trust, keys, passphrase_file, (hub, token_file, hub_dir), as_json)
 
 
 def _load(files: list[Path]) -> tuple[dict[Path, Policy], dict[Path, tuple[str, ...]]]:

@@ -1,6 +1,7 @@
 """`edge-agent release`: make a release from files, and push it to sites."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edge_agent.policy import load_policy
 from edge_cli.hub_client import HubClient, HubDirOption, HubOption, HubRefusal, TokenOption, connect
 from edge_cli.output import data, emit_json, talk
+from edge_cli.publish import hand_over_newer, sign_release, upload
+from edge_cli.trust import KeysOption, PassphraseOption, open_repository, passphrases
 from edge_models.bundle import read_bundle
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError, RejectedError
@@ -22,6 +25,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 DOCUMENT = "release.json"
 BLOBS = Path("blobs") / "sha256"
+TRUST = Path("trust")
+"""In a release folder: what the operator signed, so that whoever pushes it needs no key."""
 
 
 class ReleaseFile(BaseModel):
@@ -55,13 +60,29 @@ def _check(spec: AgentSpec, bundle_bytes: bytes, policy_bytes: bytes) -> None:
         raise ConfigError(
             f"agent {spec.name!r}: {spec.policy} speaks of label {strange[0]!r}; {spec.bundle} knows {known}"
         )
+    wanted = [each.name for each in bundle.contract.inputs]
+    if strange := sorted(set(spec.inputs).difference(wanted)):
+        raise ConfigError(
+            f"agent {spec.name!r}: `inputs` names {strange[0]!r}; {spec.bundle} takes {', '.join(wanted)}"
+        )
     if ungranted := sorted(policy.tools.difference(spec.grants)):
         raise ConfigError(f"agent {spec.name!r}: {spec.policy} calls {ungranted[0]}: add it to the agent's grants")
 
 
-def write_release(release: Release, blobs: dict[Digest, bytes], out: Path) -> None:
-    """Write a release folder; the document comes last, so that a folder with one is whole. Raises `ConfigError`."""
+def write_release(
+    release: Release, blobs: Mapping[Digest, bytes], out: Path, metadata: Mapping[str, bytes] | None = None
+) -> None:
+    """Write a release folder; the document comes last, so that a folder with one is whole. Raises `ConfigError`.
+
+    `metadata` is what the operator signed; without, sites refuse the release until the hub has that from elsewhere.
+    """
     try:
+        if metadata:
+            (out / TRUST).mkdir(parents=True, exist_ok=True)
+            for old in (out / TRUST).iterdir():
+                old.unlink()
+            for name, text in metadata.items():
+                (out / TRUST / name).write_bytes(text)
         (out / BLOBS).mkdir(parents=True, exist_ok=True)
         for digest, blob in blobs.items():
             (out / BLOBS / digest.removeprefix("sha256:")).write_bytes(blob)
@@ -91,6 +112,8 @@ def read_release(folder: Path) -> Release:
 def push_release(folder: Path, sites: list[str] | None, client: HubClient) -> dict[str, Any]:
     """Upload what the hub lacks, create the release where it is new, and push it to these sites (None: to all)."""
     release = read_release(folder)
+    if (folder / TRUST).is_dir():
+        hand_over_newer({path.name: path.read_bytes() for path in (folder / TRUST).iterdir()}, client)
     created, uploaded = publish_release(release, lambda digest: folder / BLOBS / digest.removeprefix("sha256:"), client)
     wish = {"all": True} if sites is None else {"sites": sites}
     answer = client.request("POST", f"/api/v1/releases/{release.release}/push", json=wish)
@@ -112,7 +135,7 @@ def publish_release(
     """
     if _holds(release, client):
         return False, []
-    uploaded = [digest for digest in release.artifacts if _upload(digest, body_of, client)]
+    uploaded = [digest for digest in release.artifacts if upload(digest, body_of(digest), client)]
     return _create(release, client), uploaded
 
 
@@ -135,17 +158,6 @@ def _holds(release: Release, client: HubClient) -> bool:
     return True
 
 
-def _upload(digest: str, body_of: Callable[[str], Path | bytes], client: HubClient) -> bool:
-    try:
-        client.request("GET", f"/api/v1/artifacts/{digest}")
-    except HubRefusal as refusal:
-        if refusal.status != 404:
-            raise
-        client.request("PUT", f"/api/v1/artifacts/{digest}", body=body_of(digest))
-        return True
-    return False
-
-
 def _create(release: Release, client: HubClient) -> bool:
     try:
         client.request("POST", "/api/v1/releases", json=release.model_dump(mode="json"))
@@ -161,14 +173,25 @@ def _create(release: Release, client: HubClient) -> bool:
 def create(
     file: Annotated[Path, typer.Argument(help="YAML with `release` and `agents`.", show_default=False)],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", show_default=False)],
+    trust: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The operator's folder: sign what of the release is not signed yet."),
+    ] = None,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every bundle and policy of a release, and write it as a folder that can be pushed.
+    """Check every bundle and policy of a release, sign it, and write it as a folder that can be pushed.
 
-    Example: edge-agent release create release-2.yaml --out release-2
+    Example: edge-agent release create release-2.yaml --trust /secure/trust --out release-2
     """
     release, blobs = make_release(file)
-    write_release(release, blobs, out)
+    metadata, new = None, list[str]()
+    if trust is not None:
+        repository = open_repository(trust, keys or ())
+        new = sign_release(release, blobs, repository, passphrases(passphrase_file, sys.stdin.isatty()))
+        metadata = repository.files()
+    write_release(release, blobs, out, metadata)
     if as_json:
         emit_json(
             {
@@ -177,12 +200,16 @@ def create(
                 "artifacts": {digest: artifact.name for digest, artifact in release.artifacts.items()},
                 "bytes": sum(len(blob) for blob in blobs.values()),
                 "path": str(out),
+                "signed": trust is not None,
+                "newly_signed": new,
             }
         )
         return
     size_kb = sum(len(blob) for blob in blobs.values()) / 1000
     agents = ", ".join(agent.name for agent in release.agents)
     data.print(f"{out}: release {release.release} ({agents}), {len(blobs)} artifacts, {size_kb:.0f} kB", markup=False)
+    if trust is None:
+        talk.print("not signed: sites refuse it, unless all of it was signed before; sign it with --trust DIR")
 
 
 @app.command()

@@ -34,7 +34,7 @@ _OTHERWISE = {
 _SMALL = ("epochs", "cursors", "gaps", "intents", "facts", "slots")
 """Tables that a site reads whole when it starts."""
 
-_MIGRATIONS = {"0001_first", "0002_second"}
+_MIGRATIONS = {"0001_first", "0002_second", "0003_third"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from edge_models.errors import ConfigError
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-VERSION = 2
+VERSION = 3
 """Kept in ``PRAGMA user_version``: a file that has it needs no migration, nor the 10 MB sqlite-utils costs."""
 
 READ_LIMIT_S = 2.0
@@ -185,6 +185,11 @@ def _migrations() -> "Migrations":
         for statement in _SECOND.split(";"):
             db.execute(statement)
 
+    @migrations(name="0003_third")  # type: ignore[untyped-decorator]
+    def _third(db: "Database") -> None:
+        for statement in _THIRD.split(";"):
+            db.execute(statement)
+
     return migrations
 
 
@@ -221,4 +226,13 @@ _SECOND = """
 ALTER TABLE cursors ADD COLUMN forked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE epochs ADD COLUMN written_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE epochs ADD COLUMN decided INTEGER NOT NULL DEFAULT 0
+"""
+
+# What a site has run so far has proven itself; a row that comes without these columns later (mended) does so anew.
+_THIRD = """
+ALTER TABLE slots ADD COLUMN confirmed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE slots ADD COLUMN boots INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE slots ADD COLUMN trial_left_s REAL;
+ALTER TABLE slots ADD COLUMN trial_seen TEXT;
+UPDATE slots SET confirmed=1 WHERE slot<>'refused'
 """

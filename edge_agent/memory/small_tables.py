@@ -55,7 +55,7 @@ def read_small(path: Path) -> SmallTables:
     read("cursors", "epoch, lane, acked, trimmed, trimmed_hash", lambda row: _take_cursor(small, row))
     read("facts", "scope, key, value, version, origin, expires_at", small.facts.append)
     read("intents", "decision, at, agent, subject, tool, args, valid_until", small.intents.append)
-    read("slots", "slot, release, generation, document, at", small.slots.append)
+    read("slots", "*", lambda row: small.slots.append(row[:5] + _proven(row[5:])))  # an older file's have five columns
     read("sqlite_sequence", "name, seq", lambda row: _take_last_id(small, row))
     return small
 
@@ -71,9 +71,12 @@ def put_facts(connection: sqlite3.Connection, small: SmallTables) -> int:
 
 def put_slots(connection: sqlite3.Connection, small: SmallTables) -> int:
     """Write the slots that can be; returns how many can't. The caller's transaction."""
-    good = [row for row in small.slots if _is_slot(*row)]
+    good = [row for row in small.slots if _is_slot(*row[:5])]
     connection.executemany(
-        "INSERT OR IGNORE INTO slots (slot, release, generation, document, at) VALUES (?, ?, ?, ?, ?)", good
+        "INSERT OR IGNORE INTO slots"
+        " (slot, release, generation, document, at, confirmed, boots, trial_left_s, trial_seen)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        good,
     )
     return len(small.slots) - len(good)
 
@@ -130,6 +133,17 @@ def _is_fact(scope: object, key: object, value: object, version: object, origin:
     if not (origin is None or isinstance(origin, str)) or not (expires is None or isinstance(expires, int)):
         return False
     return _json(value) is not _NOTHING
+
+
+def _proven(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """How far a slot's release is proven: as it is written, where that can be; what no column says yet was so."""
+    if not row:
+        return (1, 0, None, None)
+    confirmed, boots, left_s, seen = (*row, None, None, None, None)[:4]
+    plain = confirmed in (0, 1) and isinstance(boots, int) and isinstance(left_s, float | int | None)
+    if not plain or not 0 <= boots < 1_000 or not isinstance(seen, str | None):
+        return (0, 0, None, None)  # it proves itself anew
+    return (confirmed, boots, left_s, seen)
 
 
 def _is_slot(slot: object, release: object, generation: object, document: object, at: object) -> bool:

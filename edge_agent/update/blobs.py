@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -42,6 +43,18 @@ class BlobStore:
             self._part(digest).unlink(missing_ok=True)
             self.keep(Keep(digest, 0, 0, data))
             self._finish(self._part(digest), digest)
+
+    def free_bytes(self) -> int:
+        """What the disk has room for."""
+        return shutil.disk_usage(self._folder).free
+
+    def take_in(self, digest: str, source: Path) -> None:
+        """Keep a file that lies on the same disk, under its digest. Raises `RejectedError` where it is not that."""
+        if self.has(digest):
+            return
+        part = self._part(digest)
+        source.replace(part)
+        self.finish(digest)
 
     def held_chunks(self, digest: str, artifact: Artifact) -> list[int]:
         """The chunks of an arriving artifact that are on disk and right: found by hashing, so nothing can lie."""

@@ -71,6 +71,7 @@ def _contents(spec: KitSpec) -> dict[str, _File]:
         "README.txt": _File(page(spec).encode()),
         "site.yaml": _File((_SITE_HEADER + dump(site_file(spec, FOLDER))).encode()),
     }
+    files["root.json"] = _File(spec.root)
     for name, secret in spec.secrets.items():
         files[f"secrets/{name}"] = _File(secret.encode(), 0o600)
     for agent in spec.agents:

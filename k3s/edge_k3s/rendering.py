@@ -83,7 +83,7 @@ def _config_map(spec: KitSpec) -> Object:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata("site-config"),
-        "data": {"site.yaml": dump(site_file(spec, POD))},
+        "data": {"site.yaml": dump(site_file(spec, POD)), "root.json": spec.root.decode()},
     }
 
 

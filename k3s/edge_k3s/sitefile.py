@@ -13,6 +13,8 @@ class Place:
     data: str
     secrets: str
     release: str
+    root: str
+    """The file of the root of trust."""
     api_host: str
     api_port: int | None
     """None: as the kit says."""
@@ -23,13 +25,14 @@ class Place:
         return self.api_host != "127.0.0.1"
 
 
-FOLDER = Place("data", "secrets", "release", "127.0.0.1", None)
+FOLDER = Place("data", "secrets", "release", "root.json", "127.0.0.1", None)
 """A kit run where it lies, with ``edge-agent run KIT/site.yaml``: paths begin at the site file."""
 
 POD = Place(
     data="/var/lib/edge-agent/data",
     secrets="/etc/edge-agent/secrets",
     release="/var/lib/edge-agent/release",
+    root="/etc/edge-agent/config/root.json",
     api_host="0.0.0.0",  # noqa: S104 - the kubelet probes the pod's address; NetworkPolicy and the token hold others off
     api_port=8080,
 )
@@ -52,7 +55,7 @@ def site_file(spec: KitSpec, place: Place) -> dict[str, Any]:
             "broker": spec.hub.url,
             "username": spec.hub.username,
             "password_file": f"{place.secrets}/hub.password",
-            "director_key": spec.director_key,
+            "root": place.root,
         },
         "release": spec.release,
         "agents": [

@@ -46,8 +46,8 @@ class KitSpec:
     hub: Account
     local: Account
     """The broker of the site's own sensors and machines."""
-    director_key: str
-    """The ed25519 public key, hex, that signs what this site should run."""
+    root: bytes = field(repr=False)
+    """The root of trust: from its keys follows what this site may run."""
     api_token: str = field(repr=False)
     """What callers of the local API show, where it listens on more than loopback."""
     release: int

@@ -14,6 +14,7 @@ a second place that runs: two sites with one name disturb each other, and the ce
 
 WHAT IS IN IT
   site.yaml      what this site is, whom it talks to, and what its agents may do
+  root.json      by which this site knows what your company has signed, and nobody else
   secrets/       passwords. Treat this folder like a key: carry it, use it, do not send it by e-mail
   release/       the models and the rules of release {release}: {agents}
   manifests/     what k3s needs to know to run the site (the file {secrets_file} holds passwords too)

@@ -28,7 +28,7 @@ from edge_models.errors import ConfigError, RetryableError
 MANIFEST = "manifest.json"
 DATABASE, DIRECTOR_KEY = "hub.db", "director.key"
 
-_SINGLE = (DIRECTOR_KEY, "operator.token", ERASURES)
+_SINGLE = (DIRECTOR_KEY, "online.key", "operator.token", ERASURES)
 _BROKER = ("credentials.json", PASSWD, ACL)
 _BLOBS = "blobs/sha256"
 _PIECE_BYTES = 1024 * 1024

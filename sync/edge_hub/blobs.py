@@ -21,19 +21,20 @@ class Blobs:
 
     def has(self, digest: str) -> bool:
         """Whether the artifact is here."""
-        return self._path(digest).is_file()
+        return self.path(digest).is_file()
 
     def chunk(self, digest: str, index: int) -> bytes:
         """The bytes of one chunk. Raises `OSError` where they can't be read."""
-        with self._path(digest).open("rb") as file:
+        with self.path(digest).open("rb") as file:
             file.seek(index * CHUNK_SIZE_BYTES)
             return file.read(CHUNK_SIZE_BYTES)
 
     def receive(self, digest: str) -> "Incoming":
         """Begin to take in an artifact; feed it, then finish or drop it."""
-        return Incoming(self._folder, self._path(digest), digest)
+        return Incoming(self._folder, self.path(digest), digest)
 
-    def _path(self, digest: str) -> Path:
+    def path(self, digest: str) -> Path:
+        """Where the artifact lies, or would."""
         return self._folder / digest.removeprefix("sha256:")
 
 

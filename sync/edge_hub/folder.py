@@ -12,7 +12,7 @@ from edge_hub.files import write_private
 from edge_models.errors import ConfigError
 from edge_sync.signing import make_key, public_key
 
-_OURS = frozenset({"hub.db", "director.key", "operator.token", "blobs", "broker", "hub.json"})
+_OURS = frozenset({"hub.db", "director.key", "online.key", "operator.token", "blobs", "broker", "hub.json"})
 
 
 class HubFolder:
@@ -29,8 +29,9 @@ class HubFolder:
             raise ConfigError(f"{path} is no hub's folder: it holds {sorted(there)[0]!r}; name an empty or new one")
         self.path = path.resolve()
         self._lock: int | None = None
-        with suppress(FileExistsError):
-            make_key(self.key)
+        for key in (self.key, self.online_key):
+            with suppress(FileExistsError):
+                make_key(key)
         if not self.token_file.exists():
             write_private(self.token_file, secrets.token_urlsafe(32).encode() + b"\n")
         self.blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -44,6 +45,11 @@ class HubFolder:
     def key(self) -> Path:
         """The director's private key: signs what each site should run."""
         return self.path / "director.key"
+
+    @property
+    def online_key(self) -> Path:
+        """The private key that signs which version of the trust metadata is the newest."""
+        return self.path / "online.key"
 
     @property
     def token_file(self) -> Path:

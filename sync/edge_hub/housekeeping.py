@@ -53,8 +53,14 @@ class _Look:
 class Housekeeping:
     """Runs the thread; `tidy` is one pass."""
 
-    def __init__(self, store: Store, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
-        self._store, self._now_us = store, now_us
+    def __init__(
+        self,
+        store: Store,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        renew: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`renew` signs again what ends soon; it is asked with each pass, and once at the start."""
+        self._store, self._now_us, self._renew = store, now_us, renew
         self._keep = Keep([])
         self._places: dict[Key, _Place] = {}
         self._stopping = threading.Event()
@@ -83,11 +89,15 @@ class Housekeeping:
         return gone
 
     def _run(self) -> None:
-        while not self._stopping.wait(LOOK_S):
+        wait_s = 0.0
+        while not self._stopping.wait(wait_s):
             try:
-                self.tidy(LOOK_S)
+                self._renew()
+                if wait_s:
+                    self.tidy(wait_s)
             except Exception:  # a database that refuses for a while may not end it for ever
                 log.exception("housekeeping_failed")
+            wait_s = LOOK_S
 
     def _streams(self) -> list[Key]:
         with self._store.reading() as db:

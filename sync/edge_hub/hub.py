@@ -5,8 +5,11 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
+from sqlalchemy import Connection
+
 from edge_hub.blobs import Blobs
 from edge_hub.broker import HUB, BrokerFolder
+from edge_hub.deltas import Deltas
 from edge_hub.dialect import Database
 from edge_hub.facts import SiteFacts
 from edge_hub.fleet_facts import FleetFactEnvelopes, FleetFactLog, online
@@ -21,12 +24,16 @@ from edge_hub.sender import Sender
 from edge_hub.sites import Sites
 from edge_hub.speaker import Speaker, Subject
 from edge_hub.store import Store
+from edge_hub.trust import Trust, packed_set
 from edge_models.errors import RejectedError
-from edge_sync.documents import Want, load
+from edge_sync.documents import Reported, Want, load
 from edge_sync.mqtt import Broker, Down, Event, Link, Message, Up
-from edge_sync.topics import ALL_UP, parse_up, up
+from edge_sync.topics import ALL_UP, FLEET_TRUST, parse_up, up
 
 log = logging.getLogger(__name__)
+
+_FLEET = "fleet"
+"""Who is told what all are told at once; no site has this name."""
 
 
 def now_us() -> int:
@@ -66,7 +73,7 @@ class Hub:
         part: Part = WHOLE,
     ) -> None:
         """Opens the database; None: the folder's own. Raises `ConfigError`, or `RetryableError` where it is away."""
-        self._part = part
+        self._part, self._broker_folder = part, broker_folder
         self.folder = folder
         self.broker_url = broker_url
         self.director_key = folder.director_key
@@ -84,17 +91,22 @@ class Hub:
             "desired": Subject(envelope, wanted_sites, retain=True),
             "facts": Subject(FleetFactEnvelopes(folder.key).for_site, online),
             "memory": Subject(memory.compose, lambda _: ()),
+            "trust": Subject(lambda db, _: packed_set(db), lambda _: (_FLEET,), retain=True, topic=FLEET_TRUST),
         }
         self._speaker = Speaker(self.store, self._publish_and_wait, subjects)
         self._sender = Sender(self.store, self.blobs, self.metrics, lambda t, p: self._link.publish(t, p, qos=0))
-        self.releases = Releases(self.store, folder.key, partial(self._speaker.say, "desired"), now_us)
+        self.trust = Trust(self.store, folder.online_key, self.director_key, self._say_trust, now_us)
+        self.deltas = Deltas(self.store, self.blobs)
+        self.releases = Releases(
+            self.store, folder.key, partial(self._speaker.say, "desired"), now_us, self.deltas.ensure
+        )
         self.facts = SiteFacts(self.store, now_us)
         self.fleet_facts = FleetFactLog(self.store, lambda: self._speaker.say("facts", None), now_us)
         outgoing = Outgoing(
             self._publish,
-            partial(self._speaker.say, "desired"),
+            self._say_desired,
             self._sender.gone,
-            self.releases.answer,
+            self._reported,
             self.fleet_facts.told,
             partial(self._speaker.say, "facts"),
             memory.ask,
@@ -102,11 +114,15 @@ class Hub:
         self._outgoing = outgoing
         self._ingest = Ingest(self.store, self._inbox, self.metrics, outgoing, now_us)
         self.sites = Sites(self.store, broker_folder, now_us)
-        self._housekeeping = Housekeeping(self.store, now_us)
+        self._housekeeping = Housekeeping(self.store, now_us, self.trust.renew)
         self.online = False
         self._listening: frozenset[str] = frozenset()
         self._said: str | None = None
         self._closing = False
+
+    def is_site(self, name: str, password: str) -> bool:
+        """Whether this is a site's name and its password at the broker."""
+        return self._broker_folder.knows(name, "site", password)
 
     def start(self) -> None:
         """Begin to listen to sites; returns at once, whether or not the broker can be reached."""
@@ -135,6 +151,20 @@ class Hub:
         self._speaker.close()
         self._link.close()
         self.store.close()
+
+    def _say_trust(self) -> None:
+        self._speaker.say("trust", _FLEET)
+
+    def _say_desired(self, site: str | None) -> None:
+        """None: the broker may have lost whatever it kept."""
+        self._speaker.say("desired", site)
+        if site is None:
+            self._say_trust()
+
+    def _reported(self, db: Connection, site: str, said: Reported) -> bool:
+        if self.trust.answer(db, site, said):
+            self._say_trust()
+        return self.releases.answer(db, site, said)
 
     def _publish(self, topic: str, payload: bytes) -> None:
         if not self._link.publish(topic, payload):

@@ -1,7 +1,7 @@
 """Releases: what may run; and desired documents: what each site should run, signed and numbered."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,17 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from edge_hub import audit
+from edge_hub.deltas import Pair, for_pairs
 from edge_hub.dialect import BulkInsert
+from edge_hub.registry import row_of
 from edge_hub.schema import artifacts, desired, releases, sites
 from edge_hub.store import Store, TakenError, UnknownError
+from edge_hub.trust import unsigned
 from edge_models.errors import RejectedError
-from edge_sync.documents import DESIRED_TYPE, MAX_DOCUMENT_BYTES, Desired, Reported, dump
+from edge_sync.documents import DESIRED_TYPE, MAX_DOCUMENT_BYTES, Delta, Desired, Reported, dump
 from edge_sync.release import Artifact, Release
 from edge_sync.signing import sign
+from edge_sync.trust.paths import Kind
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +48,16 @@ class Pushed:
 class Releases:
     """Takes releases in and pushes them. `publish` is told the site whose desired document is new."""
 
-    def __init__(self, store: Store, key: Path, publish: Callable[[str], None], now_us: Callable[[], int]) -> None:
-        self._store, self._key = store, key
+    def __init__(
+        self,
+        store: Store,
+        key: Path,
+        publish: Callable[[str], None],
+        now_us: Callable[[], int],
+        make_deltas: Callable[[Iterable[Pair]], None] = lambda _: None,
+    ) -> None:
+        """`make_deltas` is asked, before a push, to make those that it will name."""
+        self._store, self._key, self._make_deltas = store, key, make_deltas
         self._publish, self._now_us = publish, now_us
         self._raised: dict[str, tuple[int, int]] = {}
         """Site → since when raises are counted, and how many there were."""
@@ -93,6 +105,12 @@ class Releases:
         with self._store.reading() as db:
             return _document(db, number)
 
+    def envelope(self, site: str) -> bytes | None:
+        """The site's signed desired document; None where nothing was pushed to it. Raises `UnknownError`."""
+        with self._store.reading() as db:
+            row_of(db, site)
+            return envelope(db, site)
+
     def all(self) -> list[dict[str, Any]]:
         """The releases, newest first: number, agents, when."""
         with self._store.reading() as db:
@@ -100,7 +118,7 @@ class Releases:
         return [
             {
                 "release": row.release,
-                "agents": [agent["name"] for agent in row.document["agents"]],
+                "agents": [agent.name for agent in Release.model_validate(row.document).agents],
                 "artifacts": len(row.document["artifacts"]),
                 "created_us": row.created_us,
             }
@@ -110,8 +128,15 @@ class Releases:
     def push(self, number: int, names: Sequence[str] | None, who: str) -> list[Pushed]:
         """Make this release what these sites (None: all) should run. Raises `UnknownError` for a site or release."""
         pushed = []
+        with self._store.reading() as db:
+            run = _running(db, names)
+            pairs = {pair for release in set(run.values()) for pair in _pairs(db, release, number)}
+        self._make_deltas(pairs)
         with self._store.writing() as db:
             document = _document(db, number)
+            _check_signed(db, Release.model_validate(document))
+            run = _running(db, names)
+            deltas = {release: for_pairs(db, _pairs(db, release, number)) for release in set(run.values())}
             registered = set(db.scalars(select(sites.c.site)))
             wanted = sorted(registered if names is None else set(names))
             if unknown := [site for site in wanted if site not in registered]:
@@ -120,7 +145,8 @@ class Releases:
             generations = _generations(db)
             for site in wanted:
                 generation = generations.get(site, 0) + 1
-                self._put(db, Desired(site=site, generation=generation, issued_us=now_us, release=document), number)
+                wish = Desired(site=site, generation=generation, issued_us=now_us, release=document)
+                self._put(db, wish, number, deltas.get(run.get(site), []))
                 pushed.append(Pushed(site, generation))
             audit.note(db, now_us, who, "release pushed", {"release": number, "sites": wanted})
         for each in pushed:
@@ -156,7 +182,8 @@ class Releases:
         if not self._may_raise(site, now_us):
             return False
         wish = Desired(site=site, generation=generation + 1, issued_us=now_us, release=_document(db, held.release))
-        self._put(db, wish, held.release)
+        runs = _running(db, [site]).get(site)
+        self._put(db, wish, held.release, for_pairs(db, _pairs(db, runs, held.release)))
         detail = {"site": site, "reported": generation, "from": held.generation, "to": generation + 1}
         audit.note(db, now_us, site, "generation raised", detail)
         return True
@@ -168,9 +195,11 @@ class Releases:
         self._raised[site] = (since_us, times + 1)
         return times < MAX_RAISES
 
-    def _put(self, db: Connection, wish: Desired, number: int) -> None:
-        envelope = sign(dump(wish), DESIRED_TYPE, self._key)
-        _SET_DESIRED(db, [(wish.site, wish.generation, number, envelope)])
+    def _put(self, db: Connection, wish: Desired, number: int, deltas: Sequence[Delta]) -> None:
+        text = dump(wish.model_copy(update={"deltas": list(deltas)}))
+        if len(text) > MAX_DOCUMENT_BYTES:  # it is fetched whole
+            text = dump(wish)
+        _SET_DESIRED(db, [(wish.site, wish.generation, number, sign(text, DESIRED_TYPE, self._key))])
 
 
 def envelope(db: Connection, site: str) -> bytes | None:
@@ -194,11 +223,42 @@ def _generations(db: Connection) -> dict[str, int]:
     return highest
 
 
+def _running(db: Connection, names: Sequence[str] | None) -> dict[str, int | None]:
+    """Site → the release it says it runs, of these sites (None: all)."""
+    asked = None if names is None else set(names)
+    found = db.execute(select(sites.c.site, sites.c.release))
+    return {row.site: row.release for row in found if asked is None or row.site in asked}
+
+
+def _pairs(db: Connection, runs: int | None, number: int) -> list[Pair]:
+    """For each bundle that release `number` brings to a site, the one that it has under the same agent's name."""
+    held = db.scalar(select(releases.c.document).where(releases.c.release == runs)) if runs is not None else None
+    if held is None:
+        return []
+    has = {agent.name: agent.bundle for agent in Release.model_validate(held).agents}
+    wanted = {agent.name: agent.bundle for agent in Release.model_validate(_document(db, number)).agents}
+    new = {name: bundle for name, bundle in wanted.items() if name in has and bundle not in has.values()}
+    return sorted((has[name], bundle) for name, bundle in new.items())
+
+
 def _document(db: Connection, number: int) -> dict[str, Any]:
     document = db.scalar(select(releases.c.document).where(releases.c.release == number))
     if document is None:
         raise UnknownError(f"there is no release {number} at this hub")
     return dict(document)
+
+
+def _check_signed(db: Connection, release: Release) -> None:
+    """Sites would refuse it."""
+    wanted: dict[tuple[Kind, str], str] = {("agents", release.document_digest): "its agents document"}
+    for agent in release.agents:
+        wanted["models", agent.bundle] = f"bundle {release.artifacts[agent.bundle].name} of agent {agent.name!r}"
+        wanted["policies", agent.policy] = f"policy {release.artifacts[agent.policy].name} of agent {agent.name!r}"
+    if (missing := unsigned(db, wanted)) is not None:
+        raise RejectedError(
+            f"release {release.release}: {missing} is not signed, or not any more: "
+            "`edge-agent release create --trust DIR` signs what is missing"
+        )
 
 
 def _check_artifact(db: Connection, number: int, digest: str, artifact: Artifact) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-VERSION = 2
+VERSION = 3
 """Of this schema; kept in `meta`."""
 
 meta = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
@@ -244,6 +244,26 @@ artifacts = Table(
     Column("document", JSON, nullable=False),
 )
 """Bytes in `blobs/`. `name` comes with the first release that needs them."""
+
+deltas = Table(
+    "deltas",
+    metadata,
+    Column("base", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("digest", Text),
+    PrimaryKeyConstraint("base", "target"),
+    sqlite_with_rowid=False,
+)
+"""What changed between two bundles, as an artifact; none where the whole is no dearer."""
+
+trust = Table(
+    "trust",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The trust metadata as it is published, by file name: all roots, and the newest of each other role."""
 
 desired = Table(
     "desired",

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 BYTE_RATE = 16 * 1024 * 1024
 """Bytes of chunks a second: what a slow machine's broker passes on without its queues growing."""
 
+PASSED_ON_RATE = 256 * 1024 * 1024
+"""Bytes of chunks a second that a broker passes on to all sites together, on one core. Source: bench/delivery.py."""
+
 MOST_ASKED = 1000
 """Wishes that may wait to be looked up; sites ask again for what is dropped beyond it."""
 
@@ -36,7 +39,7 @@ class Sender:
 
     def __init__(self, store: Store, blobs: Blobs, metrics: Metrics, publish: Callable[[str, bytes], bool]) -> None:
         self._store, self._blobs, self._metrics, self._publish = store, blobs, metrics, publish
-        self._chunks = ChunkSender(byte_rate=BYTE_RATE)
+        self._chunks = ChunkSender(byte_rate=BYTE_RATE, passed_on_rate=PASSED_ON_RATE)
         self._asked: dict[tuple[str, str], Want] = {}  # by site and digest: a newer wish replaces an older one
         self._sizes: dict[str, int] = {}
         self._unknown: dict[str, float] = {}  # when it may be looked up again

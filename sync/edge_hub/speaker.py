@@ -29,6 +29,8 @@ class Subject:
     everyone: Callable[[Connection], Sequence[str]]
     """The sites that are told where all are."""
     retain: bool = False
+    topic: str | None = None
+    """Where it is said once, to the whole fleet; None: to each site, as `down/` and its name."""
 
 
 Wish = tuple[str, str | None]
@@ -109,7 +111,7 @@ class Speaker:
             document = spoken.compose(db, site)
         if document is None:
             return True
-        if not self._publish(down(site, subject), document, spoken.retain):
+        if not self._publish(spoken.topic or down(site, subject), document, spoken.retain):
             return False
         if spoken.retain:  # where several processes say the same, the last to say it sees that it is still so
             with self._store.reading() as db:

@@ -17,6 +17,8 @@ MAGIC = b"EC1"
 POOL_S = 0.4
 """How long the hub gathers wishes before it answers. Source: measured, docs/design.md section 6."""
 
+MAX_MESSAGE_BYTES = CHUNK_SIZE_BYTES + 1024
+
 MAX_CHUNKS = MAX_ARTIFACT_BYTES // CHUNK_SIZE_BYTES
 """Of one artifact."""
 
@@ -46,7 +48,7 @@ def chunk_message(digest: str, index: int, count: int, size: int, data: bytes) -
 
 def read_chunk(message: bytes) -> tuple[ChunkHeader, bytes]:
     """Header and bytes of a chunk message; the bytes are not verified yet. Raises `RejectedError`."""
-    if len(message) > CHUNK_SIZE_BYTES + 1024 or message[:3] != MAGIC or len(message) < 5:
+    if len(message) > MAX_MESSAGE_BYTES or message[:3] != MAGIC or len(message) < 5:
         raise RejectedError("chunk: is no chunk message")
     end = 5 + int.from_bytes(message[3:5], "big")
     try:
@@ -73,22 +75,44 @@ class _Job:
     ready_at: float
 
 
-class ChunkSender:
-    """The hub's side: gathers wishes for a moment, then publishes the union once. `now` is monotonic seconds."""
+@dataclass(slots=True)
+class _Slow:
+    """A site that says how much it can take: what it wants of which artifact, and when it can take the next chunk."""
 
-    def __init__(self, pool_s: float = POOL_S, byte_rate: float | None = None) -> None:
-        """`byte_rate`: the most bytes of chunks a second, or None for no cap."""
+    byte_rate: int
+    free_at: float
+    wishes: dict[str, set[int]] = field(default_factory=dict)
+
+
+class ChunkSender:
+    """The hub's side: gathers wishes for a moment, then publishes the union once. `now` is monotonic seconds.
+
+    A site that says how much it can take is served alone, no faster: what it does not take in time would pile up in
+    the broker.
+    """
+
+    def __init__(
+        self, pool_s: float = POOL_S, byte_rate: float | None = None, passed_on_rate: float | None = None
+    ) -> None:
+        """`byte_rate`: the most bytes of chunks a second; `passed_on_rate`: the most that a broker passes on to all
+        sites together. None: no cap."""
         self._pool_s = pool_s
-        self._byte_rate = byte_rate
+        self._byte_rate, self._passed_on_rate = byte_rate, passed_on_rate
         self._free_at = 0.0
         self._jobs: dict[str, _Job] = {}
+        self._slow: dict[str, _Slow] = {}
 
     def want(self, site: str, want: Want, now: float) -> None:
         """A site's wish replaces its earlier one for that artifact; indices no artifact can have are ignored."""
-        job = self._jobs.setdefault(want.digest, _Job({}, now + self._pool_s))
         wished: set[int] = set()
         for first, last in want.missing:
             wished.update(range(first, min(last + 1, MAX_CHUNKS)))
+        if want.bytes_per_s:
+            self._want_slowly(site, want, wished, now)
+            wished = set()
+        elif site in self._slow:
+            del self._slow[site]
+        job = self._jobs.setdefault(want.digest, _Job({}, now + self._pool_s))
         if wished:
             job.wishes[site] = wished
         else:
@@ -97,6 +121,7 @@ class ChunkSender:
 
     def gone(self, site: str) -> None:
         """The site's link is down: it will ask again when it is back."""
+        self._slow.pop(site, None)
         for digest, job in list(self._jobs.items()):
             job.wishes.pop(site, None)
             self._drop_empty(digest)
@@ -105,6 +130,47 @@ class ChunkSender:
         """The chunk to publish now, or None. Artifacts take turns."""
         if now < self._free_at:
             return None
+        send, sites = self._next_slow(now), 1
+        if send is None:
+            send, sites = self._next_pooled(now)
+        if send is not None:
+            takes_s = CHUNK_SIZE_BYTES / self._byte_rate if self._byte_rate else 0.0
+            if self._passed_on_rate:  # what it can't pass on it keeps in memory, or drops
+                takes_s = max(takes_s, sites * CHUNK_SIZE_BYTES / self._passed_on_rate)
+            self._free_at = max(now, self._free_at) + takes_s
+        return send
+
+    def wake_at(self, now: float) -> float | None:
+        """When `next` may have something; None while nobody wants anything."""
+        due = [job.ready_at for job in self._jobs.values()] + [slow.free_at for slow in self._slow.values()]
+        return max(now, self._free_at, min(due)) if due else None
+
+    def _want_slowly(self, site: str, want: Want, wished: set[int], now: float) -> None:
+        slow = self._slow.setdefault(site, _Slow(want.bytes_per_s, now))
+        slow.byte_rate = want.bytes_per_s
+        slow.wishes[want.digest] = wished
+        slow.wishes = {digest: left for digest, left in slow.wishes.items() if left}
+        if not slow.wishes:
+            del self._slow[site]
+
+    def _next_slow(self, now: float) -> Send | None:
+        site = min(self._slow, key=lambda each: self._slow[each].free_at, default=None)
+        if site is None or now < self._slow[site].free_at:
+            return None
+        slow = self._slow[site]
+        digest, left = next(iter(slow.wishes.items()))
+        index = min(left)
+        left.discard(index)
+        del slow.wishes[digest]
+        if left:
+            slow.wishes[digest] = left  # at the end: artifacts take turns
+        slow.free_at = now + CHUNK_SIZE_BYTES / slow.byte_rate
+        if not slow.wishes:
+            del self._slow[site]
+        return Send(digest, index, site)
+
+    def _next_pooled(self, now: float) -> tuple[Send | None, int]:
+        """The chunk, and how many sites it goes to."""
         for digest, job in list(self._jobs.items()):
             if now < job.ready_at:
                 continue
@@ -117,16 +183,8 @@ class ChunkSender:
             self._jobs.pop(digest)
             if job.wishes:
                 self._jobs[digest] = job
-            if self._byte_rate:
-                self._free_at = max(now, self._free_at) + CHUNK_SIZE_BYTES / self._byte_rate
-            return Send(digest, index, wanting[0] if len(wanting) == 1 else None)
-        return None
-
-    def wake_at(self, now: float) -> float | None:
-        """When `next` may have something; None while nobody wants anything."""
-        if not self._jobs:
-            return None
-        return max(now, self._free_at, min(job.ready_at for job in self._jobs.values()))
+            return Send(digest, index, wanting[0] if len(wanting) == 1 else None), len(wanting)
+        return None, 0
 
     def _drop_empty(self, digest: str) -> None:
         if digest in self._jobs and not self._jobs[digest].wishes:
@@ -154,7 +212,10 @@ class _Fetch:
 class Receiver:
     """The site's side: what is still missing, when to ask for it, and whether what came is what was signed."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_per_s: int = 0) -> None:
+        """`bytes_per_s`: the most the site can take; 0: no bound of its own."""
+        self._bytes_per_s = bytes_per_s
+        self._again_s = max(WANT_AGAIN_S, 3 * CHUNK_SIZE_BYTES / bytes_per_s) if bytes_per_s else WANT_AGAIN_S
         self._fetches: dict[str, _Fetch] = {}
 
     def fetch(self, digest: str, artifact: Artifact, have: Sequence[int], now: float, jitter_s: float) -> None:
@@ -178,7 +239,7 @@ class Receiver:
             return None
         if hashlib.sha256(data).hexdigest() != fetch.artifact.chunks[header.index]:
             raise RejectedError(f"chunk {header.index} of {header.digest[:19]}: not the bytes that were signed")
-        fetch.ask_at = now + WANT_AGAIN_S
+        fetch.ask_at = now + self._again_s
         return Keep(header.digest, header.index, header.index * CHUNK_SIZE_BYTES, data)
 
     def kept(self, digest: str, index: int) -> bool:
@@ -194,8 +255,8 @@ class Receiver:
         wants = []
         for digest, fetch in self._fetches.items():
             if fetch.missing and now >= fetch.ask_at:
-                fetch.ask_at = now + WANT_AGAIN_S
-                wants.append(Want(digest=digest, missing=_ranges(fetch.missing)))
+                fetch.ask_at = now + self._again_s
+                wants.append(Want(digest=digest, missing=_ranges(fetch.missing), bytes_per_s=self._bytes_per_s))
         return wants
 
     def link_up(self, now: float) -> None:

@@ -18,6 +18,7 @@ EPOCHS_PER_PAGE = 200
 
 EpochField = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 SeqField = Annotated[int, Field(ge=0, lt=2**53)]
+DigestField = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 LaneSeqs = dict[Lane, SeqField]
 """Lane → a sequence number; a lane with none is left out."""
 
@@ -99,14 +100,33 @@ class Reported(Document):
     target: SeqField | None = None
     reason: str | None = None
     metrics: dict[str, Any] = {}
+    trust: Annotated[dict[str, SeqField], Field(max_length=16)] = {}
+    """Role → version of the trust metadata that the site last verified."""
+    hold: Annotated[str | None, Field(max_length=200)] = None
+    """Why the site takes nothing new; None where it does."""
+    on_trial: bool = False
+    """Whether the release that runs is not confirmed yet: it may still go back."""
+    behind_s: SeqField = 0
+    """By how much the site's clock is surely behind."""
 
 
 class Want(Document):
     """`up/want`: the chunks of one artifact that a site lacks, as [first, last] index pairs."""
 
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    digest: DigestField
     missing: Annotated[list[tuple[SeqField, SeqField]], Field(max_length=4096)]
     bytes_per_s: SeqField = 0
+
+
+class Delta(Document):
+    """A shorter way to an artifact of the release, for a site that has `base`. Digests are of whole files."""
+
+    base: DigestField
+    target: DigestField
+    digest: DigestField
+    """Of the delta itself, which is an artifact like others."""
+    artifact: dict[str, Any]
+    """How to verify its chunks."""
 
 
 class Desired(Document):
@@ -116,6 +136,8 @@ class Desired(Document):
     generation: SeqField
     issued_us: int
     release: dict[str, Any]
+    deltas: Annotated[list[Delta], Field(max_length=100)] = []
+    """Nobody needs them: what they make is verified by its own digest, and fetched whole where one does not help."""
 
 
 D = TypeVar("D", bound=Document)

@@ -112,6 +112,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class _Bounded(paho.Client):
+    """Reads no packet that is larger than `max_packet_bytes`: paho would take all of it into memory first."""
+
+    max_packet_bytes = 0
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if self._in_packet["have_remaining"] and self._in_packet["remaining_length"] > self.max_packet_bytes:
+            raise ConnectionError(f"a packet of {self._in_packet['remaining_length']} bytes")
+        return super()._sock_recv(bufsize)
+
+
 class Link:
     """One connection to a broker; `on_event` is called on paho's thread and must return at once."""
 
@@ -138,12 +149,13 @@ class Link:
         self._refused = False
         self._refusals = 0
         self._breaks = 0
-        client = paho.Client(
+        client = _Bounded(
             CallbackAPIVersion.VERSION2,
             client_id=broker.client_id,
             clean_session=True,
             protocol=paho.MQTTv311,
         )
+        client.max_packet_bytes = max_message_bytes + 65_536
         self._reconnect_max_s = max(1, broker.reconnect_max_s)
         client.reconnect_delay_set(1, self._reconnect_max_s)
         client.max_queued_messages_set(1000)

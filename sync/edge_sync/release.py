@@ -5,11 +5,13 @@ A person writes *agents* with paths to a bundle and a policy (in a site file, or
 """
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError
@@ -68,21 +70,82 @@ class Artifact(BaseModel):
     chunks: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
     """sha256 of each chunk of `CHUNK_SIZE_BYTES`; the last may be shorter."""
 
+    @model_validator(mode="after")
+    def _chunks_fit(self) -> "Artifact":
+        if len(self.chunks) != (count := -(-self.size // CHUNK_SIZE_BYTES)):
+            raise ValueError(f"{len(self.chunks)} chunks, where {self.size} bytes have {count}")
+        return self
+
 
 class Release(BaseModel):
     """One coherent set of agents, bundles and policies, everything by digest."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     release: Annotated[int, Field(ge=0)]
-    agents: list[AgentSpec]
+    document: str
+    """The agents document: JSON text, as it was signed. Only its very bytes have its digest."""
     artifacts: dict[DigestField, Artifact]
 
+    @classmethod
+    def of(cls, number: int, agents: Iterable[AgentSpec], artifacts: Mapping[str, Artifact]) -> "Release":
+        """The release of these agents."""
+        return cls(release=number, document=agents_document(agents), artifacts=dict(artifacts))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before_documents(cls, value: Any) -> Any:
+        """Releases that were kept before agents were signed have a list of them."""
+        if not isinstance(value, dict) or "document" in value or "agents" not in value:
+            return value
+        agents = TypeAdapter(list[AgentSpec]).validate_python(value["agents"])
+        return value | {"document": agents_document(agents)}
+
+    @field_validator("document")
+    @classmethod
+    def _names_agents(cls, value: str) -> str:
+        _read_agents(value)
+        return value
+
+    @cached_property
+    def agents(self) -> tuple[AgentSpec, ...]:
+        """What the document says."""
+        return _read_agents(self.document)
+
+    @property
+    def document_digest(self) -> Digest:
+        """What its signature names."""
+        return digest_of(self.document.encode())
+
+    def agents_for(self, labels: Mapping[str, str]) -> tuple[AgentSpec, ...]:
+        """Those that run at a site with these labels."""
+        return tuple(a for a in self.agents if all(labels.get(k) == v for k, v in a.where.items()))
+
     def for_site(self, labels: Mapping[str, str]) -> "Release":
-        """The part of this release that a site with these labels runs, with only the artifacts that part needs."""
-        agents = [a for a in self.agents if all(labels.get(k) == v for k, v in a.where.items())]
-        needed = {a.bundle for a in agents} | {a.policy for a in agents}
-        artifacts = {d: a for d, a in self.artifacts.items() if d in needed}
-        return Release(release=self.release, agents=agents, artifacts=artifacts)
+        """This release with only the artifacts that a site with these labels needs."""
+        needed = {digest for a in self.agents_for(labels) for digest in (a.bundle, a.policy)}
+        return self.model_copy(update={"artifacts": {d: a for d, a in self.artifacts.items() if d in needed}})
+
+
+class _Agents(BaseModel):
+    """The agents document, for a machine."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    agents: tuple[AgentSpec, ...]
+
+
+def agents_document(agents: Iterable[AgentSpec]) -> str:
+    """The text in which agents are signed; equal for equal agents."""
+    said = [agent.model_dump(mode="json", exclude_defaults=True) for agent in agents]
+    return json.dumps({"agents": said}, sort_keys=True, separators=(",", ":"))
+
+
+def _read_agents(document: str) -> tuple[AgentSpec, ...]:
+    try:
+        return _Agents.model_validate_json(document).agents
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        raise ValueError(f"agents document: {where or 'text'}: {first['msg']}") from None
 
 
 def describe(name: str, data: bytes) -> Artifact:
@@ -117,4 +180,4 @@ def resolve(number: int, agents: list[AgentSpec], base: Path) -> tuple[Release, 
             artifacts[digest] = describe(path.name, data)
             digests[key] = digest
         resolved.append(agent.model_copy(update=digests))
-    return Release(release=number, agents=resolved, artifacts=artifacts), blobs
+    return Release.of(number, resolved, artifacts), blobs

@@ -19,7 +19,7 @@ ROOT = "edge/v1"
 
 def site_id(text: str) -> SiteId:
     """`text` as a site id. Raises `RejectedError` naming what a site id is."""
-    if not re.match(SITE_PATTERN, text):
+    if not re.fullmatch(SITE_PATTERN, text):
         raise RejectedError(
             f"site id {text!r}: use 1 to 63 of a-z, 0-9 and -, as in plant-01, not beginning or ending in -"
         )
@@ -43,6 +43,10 @@ def fleet_chunk(digest: str) -> str:
     return f"{ROOT}/fleet/chunk/{digest.removeprefix('sha256:')}"
 
 
+FLEET_TRUST = f"{ROOT}/fleet/trust"
+"""What may run, as all sites are told: a packed set of trust metadata, retained."""
+
+
 def site_chunk(site: str, digest: str) -> str:
     """The topic on which a chunk reaches one slow or last site."""
     return f"{ROOT}/{site}/down/chunk/{digest.removeprefix('sha256:')}"
@@ -57,6 +61,6 @@ def parse_up(topic: str) -> tuple[SiteId, str] | None:
     parts = topic.split("/")
     if len(parts) != 5 or "/".join(parts[:2]) != ROOT or parts[3] != "up":
         return None
-    if not re.match(SITE_PATTERN, parts[2]) or parts[2] in RESERVED:
+    if not re.fullmatch(SITE_PATTERN, parts[2]) or parts[2] in RESERVED:
         return None
     return SiteId(parts[2]), parts[4]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from operator_desk import Desk
 from sqlalchemy import select
 
 from edge_hub import audit
@@ -22,9 +23,9 @@ from edge_hub.schema import gaps, leases, quarantine, records, sites, workers
 from edge_hub.sites import Sites
 from edge_hub.store import Store, TakenError
 from edge_hub.worker import leave, take_turn
+from edge_models.digests import digest_of
 from edge_sync.documents import EpochState, Heartbeat, Presence, dump
-from edge_sync.release import AgentSpec, Artifact, Release
-from edge_sync.signing import make_key
+from edge_sync.release import AgentSpec, Release, SourceSpec, describe
 
 PLANTS = [f"plant-{n:02}" for n in range(1, 9)]
 EPOCHS = ["00000000000000aa", "00000000000000bb"]
@@ -156,15 +157,15 @@ def test_the_audit_chain_and_the_counts_hold_while_all_of_them_note(store: Store
 def test_what_people_ask_for_is_done_one_after_the_other_beside_ingest(
     store: Store, new_desk: Any, stream: Any, tmp_path: Path
 ) -> None:
-    make_key(tmp_path / "director.key")
-    releases = Releases(store, tmp_path / "director.key", lambda *_: None, lambda: 1)
+    operator = Desk(tmp_path / "desk", store=store)
+    releases = Releases(store, operator.director, lambda *_: None, lambda: 1)
     registry = Sites(store, BrokerFolder(tmp_path / "broker"), lambda: 1)
-    digest = "sha256:" + "0" * 64
-    artifact = Artifact(name="x", size=1, chunks=["1" * 64])
-    releases.add_artifact(digest, artifact, "operator")
-    spec = AgentSpec.model_construct(name="a", bundle=digest, policy=digest)
-    release = Release.model_construct(release=1, agents=[spec], artifacts={digest: artifact})
+    digest = digest_of(b"x")
+    releases.add_artifact(digest, describe("x", b"x"), "operator")
+    spec = AgentSpec(name="a", bundle=digest, policy=digest, source=SourceSpec(kind="mqtt"))
+    release = Release.of(1, [spec], {str(digest): describe("x", b"x")})
     releases.create(release, "operator")
+    operator.sign(release, {digest: b"x"})
     batches = cut(stream().grow(100), 5)
     pushed, taken = list[int](), list[str]()
 

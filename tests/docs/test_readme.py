@@ -107,11 +107,14 @@ def test_one_site(shell: Shell) -> None:
 
 
 def test_a_fleet(shell: Shell) -> None:
-    serve, create, provision, run, measure, ls, create_2, push, show = blocks("A fleet")
+    serve, init, create, provision, run, measure, ls = blocks("A fleet")
+    build, create_2, push, show, export, take = blocks("A release")
+    assert build.startswith("edge-agent model build trace"), "it trains: tests/edge_models does that"
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     shell.leave_running(serve)
     wait((shell.folder / "out" / "hub" / "hub.json").exists)
+    shell.run(init)
     shell.run(create)
     shell.run(provision)
     shell.leave_running(run)
@@ -123,6 +126,8 @@ def test_a_fleet(shell: Shell) -> None:
     wait(lambda: '"release": 2' in shell.run(show + " --json"))
     memory = "edge-agent memory tail -m out/plant-01/site.yaml --kind decision"
     wait(lambda: "drop" in shell.run(memory + " --json"))
+    assert "for 1 sites" in shell.run(export)
+    assert "it runs release 2" in shell.run(take)
 
 
 def wait(true: object, seconds: float = 30.0) -> None:

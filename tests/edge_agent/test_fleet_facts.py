@@ -38,9 +38,15 @@ def facts(journal: Journal) -> Facts:
 
 
 @pytest.fixture
-def service(journal: Journal, facts: Facts, key: Path) -> Iterator[FleetFactsService]:
+def directors(key: Path) -> set[str]:
+    """Whose word counts."""
+    return {make_key(key)}
+
+
+@pytest.fixture
+def service(journal: Journal, facts: Facts, directors: set[str]) -> Iterator[FleetFactsService]:
     refusals = Refusals(journal, now_us, time.monotonic, "facts_refused")
-    made = FleetFactsService(make_key(key), facts, refusals)
+    made = FleetFactsService(lambda: directors, facts, refusals)
     yield made
     made.close()
 
@@ -79,6 +85,23 @@ def test_what_anybody_else_says_is_an_alarm_and_changes_nothing(
     reasons = refused(journal)
     assert len(reasons) == 5, "the same reason once"
     assert "not signed by the key this site trusts" in reasons[2]
+
+
+def test_whose_word_counts_is_asked_with_each_document(
+    service: FleetFactsService, facts: Facts, journal: Journal, key: Path, tmp_path: Path, directors: set[str]
+) -> None:
+    """The operator may name another director while the site runs."""
+    new = tmp_path / "new.key"
+    added = make_key(new)
+    service.take(sign(snapshot(1, mode="new"), FACTS_TYPE, new))
+    assert (facts.view(), len(refused(journal))) == ({}, 1)
+    directors.add(added)
+    service.take(sign(snapshot(1, mode="new"), FACTS_TYPE, new))
+    service.take(sign(snapshot(2, mode="old"), FACTS_TYPE, key))
+    assert facts.view() == {"mode": "old"}
+    directors.clear()
+    service.take(sign(snapshot(3, mode="late"), FACTS_TYPE, new))
+    assert facts.view() == {"mode": "old"}
 
 
 def test_an_old_document_said_again_is_no_alarm(

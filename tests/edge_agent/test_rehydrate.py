@@ -6,22 +6,29 @@ from pathlib import Path
 
 import pytest
 import yaml
+from operator_desk import Desk
 
 from edge_agent.config import load_site
 from edge_agent.rehydrate import StoppedError, apply, rehydrate
 from edge_sync.documents import KnownFact, Memory
 from edge_sync.rehydration import Returned
+from edge_sync.trust.client import Trusted
 
 
 def test_a_site_that_is_stopped_while_it_asks_makes_no_memory(tmp_path: Path) -> None:
     """With one, its next start would not ask: what the hub holds would never come back."""
+    desk = Desk(tmp_path / "desk")
+    desk.close()
+    (tmp_path / "root.json").write_bytes(desk.root)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
-        what = {"site": "plant-01", "data": "data", "hub": {"broker": url, "director_key": "0" * 64}}
+        what = {"site": "plant-01", "data": "data", "hub": {"broker": url, "root": "root.json"}}
         file = tmp_path / "site.yaml"
         file.write_text(yaml.safe_dump(what))
+        site = load_site(file)
+        trusted = Trusted(tmp_path / "trust", site.trust_root(), lambda: 1)
         with pytest.raises(StoppedError):
-            rehydrate(load_site(file), lambda: 1, lambda: True)
+            rehydrate(site, trusted, lambda: 1, lambda: True)
     assert not (tmp_path / "data").exists()
 
 

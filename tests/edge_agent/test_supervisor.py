@@ -71,7 +71,7 @@ def replay(limit: int) -> dict[str, Any]:
 
 
 def deployment(*brains: Brain) -> Deployment:
-    return Deployment(Release(release=1, agents=[b.spec for b in brains], artifacts={}), brains)
+    return Deployment(Release.of(1, [b.spec for b in brains], {}), brains)
 
 
 def decided(journal: Journal, agent: str) -> int:

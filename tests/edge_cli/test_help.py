@@ -39,6 +39,10 @@ def test_the_commands_are_those_the_design_names() -> None:
         "fleet losses", "fleet explain", "fleet facts", "fleet fact set", "fleet fact delete", "fleet fact ls",
         "memory tail", "memory explain", "memory verify", "memory erase",
         "hub backup", "hub restore", "fleet keep ls", "fleet keep rm", "fleet erase",
+        "model publish", "policy publish", "agents publish",
+        "trust init", "trust status", "trust rotate", "trust add-key", "trust revoke-key", "trust renew",
+        "trust withdraw", "trust push",
+        "update status", "update hold", "update unhold", "update rollback", "update import", "update export",
     }  # fmt: skip
 
 

@@ -89,6 +89,11 @@ def _flip(folder: Path) -> None:
         (_replace("press.yaml", "prediction.label ==", "predicton.label =="), ConfigError, "press.yaml:6"),
         (_replace("press.yaml", '"anomaly"', '"anomly"'), ConfigError, "label 'anomly'; press.bundle knows normal"),
         (_replace("release.yaml", "[mqtt.publish]", "[]"), ConfigError, "calls mqtt.publish: add it"),
+        (
+            _replace("release.yaml", "    grants", "    inputs: {value: x}\n    grants"),
+            ConfigError,
+            "`inputs` names 'value'; press.bundle takes values",
+        ),
         (_flip, RejectedError, "agent 'press-guard': press.bundle"),
     ],
 )

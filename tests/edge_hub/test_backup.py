@@ -75,7 +75,7 @@ def test_what_is_restored_is_what_the_running_hub_was(name: str, folder: HubFold
     assert (done.manifest, done.set_aside) == (manifest, None)
     assert (manifest.at_us, manifest.schema_version) == (NOW, VERSION)
     assert seqs(again / "hub.db") == list(range(1, 21))
-    for file in ("director.key", "operator.token", "broker/credentials.json", "blobs/sha256/aa"):
+    for file in ("director.key", "online.key", "operator.token", "broker/credentials.json", "blobs/sha256/aa"):
         assert (again / file).read_bytes() == (folder.path / file).read_bytes()
     assert not list(again.rglob(".incoming-*"))
     assert HubFolder(again).director_key == folder.director_key
@@ -151,6 +151,7 @@ def rewrite(change: Callable[[dict[str, Any]], Any]) -> Damage:
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a byte of the database": (lambda b: flip(b / "hub.db"), "hub.db is not what manifest.json says"),
     "a byte of the key": (lambda b: flip(b / "director.key"), "director.key is not what"),
+    "a byte of the online key": (lambda b: flip(b / "online.key"), "online.key is not what"),
     "the database cut short": (lambda b: os.truncate(b / "hub.db", 8192), "hub.db is not what"),
     "an artifact gone": (lambda b: (b / "blobs/sha256/aa").unlink(), "aa is missing"),
     "an artifact that is a link": (lambda b: relink(b / "blobs/sha256/aa"), "aa is missing"),

@@ -20,7 +20,7 @@ from edge_hub.schema import meta
 from edge_hub.schema import quarantine as quarantine_table
 from edge_hub.store import Store
 from edge_models.errors import ConfigError
-from edge_sync.signing import sign, verify
+from edge_sync.signing import public_key, sign, verify
 
 
 def test_the_inbox_is_bounded_in_bytes_and_keeps_the_order() -> None:
@@ -150,11 +150,12 @@ def test_a_newer_or_foreign_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_hub_folder_keeps_its_secrets_and_its_key(tmp_path: Path) -> None:
     folder = HubFolder(tmp_path / "hub")
-    for path in (folder.key, folder.token_file):
+    for path in (folder.key, folder.online_key, folder.token_file):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     again = HubFolder(tmp_path / "hub")
     assert (again.token, again.director_key) == (folder.token, folder.director_key)
+    assert public_key(again.online_key) == public_key(folder.online_key) != folder.director_key
     assert verify(sign(b"x", "t", folder.key), "t", folder.director_key) == b"x"
 
 

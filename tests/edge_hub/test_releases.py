@@ -3,20 +3,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from operator_desk import Desk, no_passphrase
 from sqlalchemy import select, update
 
 from edge_hub import audit
 from edge_hub.releases import MAX_BELIEVED, MAX_RAISES, Releases, envelope
-from edge_hub.schema import artifacts, sites
+from edge_hub.schema import artifacts, sites, trust
 from edge_hub.schema import audit as audit_table
 from edge_hub.store import Store, TakenError, UnknownError
-from edge_models.digests import digest_of
+from edge_models.digests import Digest, digest_of
 from edge_models.errors import RejectedError
 from edge_sync.documents import DESIRED_TYPE, Desired, Reported, load
 from edge_sync.release import AgentSpec, Release, SourceSpec, describe
-from edge_sync.signing import make_key, verify
+from edge_sync.signing import public_key, verify
 
 BUNDLE, POLICY = b"a bundle", b"a policy"
+BLOBS: dict[Digest, bytes] = {digest_of(data): data for data in (BUNDLE, POLICY)}
 
 
 @pytest.fixture
@@ -25,32 +27,44 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def pinned(tmp_path: Path) -> str:
-    return make_key(tmp_path / "director.key")
+def desk(store: Store, tmp_path: Path) -> Desk:
+    """The operator, who handed this hub its trust metadata."""
+    return Desk(tmp_path / "desk", store=store)
 
 
 @pytest.fixture
-def releases(store: Store, tmp_path: Path, said: list[str], pinned: str) -> Releases:
-    assert pinned
+def pinned(desk: Desk) -> str:
+    return public_key(desk.director)
+
+
+def made(number: int, **changed: Any) -> Release:
+    described = {str(digest_of(data)): describe(name, data) for name, data in (("m", BUNDLE), ("p", POLICY))}
+    agent = AgentSpec(name="press", bundle=digest_of(BUNDLE), policy=digest_of(POLICY), source=SourceSpec(kind="mqtt"))
+    return Release.of(number, [agent], described).model_copy(update=changed)
+
+
+@pytest.fixture
+def release() -> Callable[..., Release]:
+    return made
+
+
+@pytest.fixture
+def unsigned(store: Store, desk: Desk, said: list[str]) -> Releases:
+    """Two sites and two artifacts; nothing of a release is signed."""
     with store.writing() as db:
         for name in ("plant-01", "store-01"):
             db.execute(sites.insert().values(site=name, labels={}, created_us=1, online=False))
-    made = Releases(store, tmp_path / "director.key", said.append, lambda: 99)
+    made = Releases(store, desk.director, said.append, lambda: 99)
     for data in (BUNDLE, POLICY):
         made.add_artifact(digest_of(data), describe("", data), "operator")
     return made
 
 
 @pytest.fixture
-def release() -> Callable[..., Release]:
-    def make(number: int, **changed: Any) -> Release:
-        described = {str(digest_of(data)): describe(name, data) for name, data in (("m", BUNDLE), ("p", POLICY))}
-        agent = AgentSpec(
-            name="press", bundle=digest_of(BUNDLE), policy=digest_of(POLICY), source=SourceSpec(kind="mqtt")
-        )
-        return Release(release=number, agents=[agent], artifacts=described).model_copy(update=changed)
-
-    return make
+def releases(unsigned: Releases, desk: Desk) -> Releases:
+    """The same, and the operator has signed what `release` makes."""
+    desk.sign(made(1), BLOBS)
+    return unsigned
 
 
 def wish(store: Store, site: str, pinned: str) -> Desired:
@@ -92,6 +106,39 @@ def test_a_site_or_release_nobody_knows(releases: Releases, release: Any, said: 
         releases.push(1, ["plant-01", "plant-99"], "operator")
     with pytest.raises(UnknownError, match="no release 7"):
         releases.push(7, None, "operator")
+    assert said == []
+
+
+def test_what_the_operator_has_not_signed_is_kept_and_not_pushed(
+    unsigned: Releases, store: Store, release: Any, said: list[str], desk: Desk
+) -> None:
+    unsigned.create(release(1), "operator")
+    with pytest.raises(RejectedError, match=r"release 1: its agents document is not signed.* release create --trust"):
+        unsigned.push(1, None, "operator")
+    desk.sign(release(1), BLOBS)
+    for digest, kind, says in (
+        (digest_of(BUNDLE), "models", "bundle m of agent 'press' is not signed, or not any more"),
+        (digest_of(POLICY), "policies", "policy p of agent 'press' is not signed, or not any more"),
+    ):
+        desk.operator.repository.withdraw(f"{kind}/{digest.removeprefix('sha256:')}", no_passphrase)
+        desk.hand_over()
+        with pytest.raises(RejectedError, match=says):
+            unsigned.push(1, ["plant-01"], "operator")
+        desk.sign(release(1), BLOBS)
+    assert said == []
+    with store.reading() as db:
+        assert envelope(db, "plant-01") is None
+    assert [each.generation for each in unsigned.push(1, ["plant-01"], "operator")] == [1]
+
+
+def test_a_hub_without_trust_metadata_pushes_nothing(
+    unsigned: Releases, store: Store, release: Any, said: list[str]
+) -> None:
+    with store.writing() as db:
+        db.execute(trust.delete())
+    unsigned.create(release(1), "operator")
+    with pytest.raises(UnknownError, match="holds no trust metadata: `edge-agent trust init` makes it"):
+        unsigned.push(1, None, "operator")
     assert said == []
 
 

@@ -16,7 +16,7 @@ def spec() -> KitSpec:
         labels={"line": "3a", "kind": "factory"},
         hub=Account("mqtts://mqtt.hub.example:8883", "mqtt.hub.example", 8883, "plant-07", "hub secret: tern"),
         local=Account("mqtts://192.0.2.10:8884", "192.0.2.10", 8884, "_local_plant-07", "local secret: plover"),
-        director_key="5e" * 32,
+        root=b'{"signatures": [], "signed": {"_type": "root"}}\n',
         api_token="api secret: dunlin",
         release=3,
         agents=(

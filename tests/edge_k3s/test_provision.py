@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from operator_desk import Operator, no_passphrase
 
 from edge_agent.config import load_site
 from edge_cli.hub_client import HubClient, HubRefusal, connect
@@ -31,6 +33,7 @@ from edge_models.contract import Contract, TensorSpec
 from edge_models.digests import Digest, digest_of
 from edge_sync.mqtt import Broker, Down, Event, Link, Up
 from edge_sync.release import Release
+from edge_sync.trust.repository import Repository
 
 DEADLINE_S = 30.0
 
@@ -83,6 +86,11 @@ class Hub:
         return connect(None, None, self.folder)
 
     @property
+    def trust(self) -> Path:
+        """The folder of who signs what may run at its sites."""
+        return self.folder.with_suffix(".trust")
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What it announces: where it is and its key."""
         return dict(json.loads((self.folder / "hub.json").read_bytes()))
@@ -115,7 +123,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     try:
         until(lambda: (folder / "hub.json").exists() or child.poll() is not None, "the hub to be ready")
         assert child.poll() is None, log.read_text()
-        yield Hub(folder)
+        made = Hub(folder)
+        Operator.of_hub(made.trust, made.client.request)
+        yield made
         child.terminate()
         assert child.wait(DEADLINE_S) == 0
         assert "Traceback" not in log.read_text()
@@ -305,7 +315,7 @@ def test_a_kit_for_a_site(provision: Run, hub: Hub, desk: Desk) -> None:
     assert config.endpoints["machines"].url == "mqtt://192.0.2.10:1883"
     assert config.hub is not None
     assert (config.hub.broker, config.hub.username) == ("mqtts://mqtt.hub.example:8883", desk.site)
-    assert config.hub.director_key == hub.facts["director_key"]
+    assert load_site(kit / "site.yaml").trust_root() == (hub.trust / "metadata" / "1.root.json").read_bytes()
     for name, source in (("bundle", "models/press.bundle"), ("policy.yaml", "press.yaml")):
         assert (kit / "release" / f"press-guard.{name}").read_bytes() == (desk.folder / source).read_bytes()
     assert len((kit / "secrets" / "api.token").read_text()) >= 32
@@ -533,8 +543,7 @@ def test_a_token_the_hub_does_not_know(provision: Run, hub: Hub, desk: Desk) -> 
     [
         (lambda made: {**made, "password": ""}, 3, "has no usable 'password': is it a newer hub?"),
         (lambda made: {**made, "local_password": None}, 3, "has no usable 'local_password'"),
-        (lambda made: {**made, "director_key": "nonsense-secret"}, 3, "has no usable 'director_key'"),
-        (lambda made: {k: v for k, v in made.items() if k != "director_key"}, 3, "has no usable 'director_key'"),
+        (lambda made: {k: v for k, v in made.items() if k != "username"}, 3, "has no usable 'username'"),
         (lambda made: {**made, "broker_url": "mqtt://mqtt.hub.example"}, 2, "use mqtts://"),
         (lambda made: {**made, "broker_url": "nonsense"}, 2, "broker 'nonsense'"),
         (lambda made: {**made, "site": "plant-99"}, 3, "is about another site"),
@@ -563,6 +572,73 @@ def test_an_answer_that_makes_no_kit(
     assert provision("--replace").code == 0
 
 
+@pytest.mark.parametrize(
+    ("root", "says"),
+    [
+        (None, "the hub holds no trust metadata yet: run `edge-agent trust init` first"),
+        ("{}", "trust root: "),
+        ("<html>", "trust root: "),
+        (7, "the hub holds no trust metadata yet"),
+    ],
+)
+def test_a_hub_that_has_no_root_of_trust_registers_nobody(
+    provision: Run, wrong_hub: HubThatAnswersWrongly, hub: Hub, desk: Desk, root: object, says: str
+) -> None:
+    wrong_hub.asked = ("GET", "/api/v1/trust")
+    wrong_hub.spoil = lambda standing: standing | {"root": root}
+    before, listing = hub.audit(), desk.listing
+    said = provision(hub=wrong_hub.url)
+    assert (said.code, said.out) == (2, "")
+    assert says in said.err
+    assert said.err.count("\n") == 1
+    assert (hub.audit(), desk.listing) == (before, listing)
+
+
+def test_a_root_that_the_operator_carries_counts_whatever_the_hub_says(
+    provision: Run, wrong_hub: HubThatAnswersWrongly, hub: Hub, desk: Desk
+) -> None:
+    mine = Operator(desk.folder / "trust", "0a" * 32, "0b" * 32)
+    wrong_hub.asked, wrong_hub.spoil = ("GET", "/api/v1/trust"), lambda _: {}
+    assert provision(hub=wrong_hub.url, root="trust/metadata/1.root.json").code == 0
+    assert load_site(desk.folder / "kit" / "site.yaml").trust_root() == mine.root
+    assert wrong_hub.true == [], "the hub was not asked for one"
+
+
+@pytest.mark.parametrize(
+    ("root", "says"),
+    [
+        ("nowhere.json", "--root nowhere.json: No such file"),
+        ("token", "trust root: "),
+        ("targets.json", "trust root: "),
+        ("unsigned.json", "trust root: "),
+    ],
+)
+def test_a_file_that_is_no_root_of_trust_registers_nobody(
+    provision: Run, hub: Hub, desk: Desk, root: str, says: str
+) -> None:
+    metadata = hub.trust / "metadata"
+    (desk.folder / "targets.json").write_bytes((metadata / "1.targets.json").read_bytes())
+    unsigned = json.loads((metadata / "1.root.json").read_bytes()) | {"signatures": []}
+    (desk.folder / "unsigned.json").write_text(json.dumps(unsigned))
+    before, listing = hub.audit(), desk.listing
+    said = provision(root=root)
+    assert (said.code, said.out) == (2, "")
+    assert says in said.err
+    assert said.err.count("\n") == 1
+    assert (hub.audit(), desk.listing) == (before, listing)
+
+
+def test_a_kit_has_the_newest_root_that_the_hub_holds(provision: Run, hub: Hub, desk: Desk) -> None:
+    """Who provisions a site years after the first one may no longer have the key that signed the first root."""
+    repository = Repository(hub.trust, lambda: datetime.now(UTC))
+    repository.rotate("root", no_passphrase)
+    files = {name: text.decode() for name, text in repository.files().items()}
+    hub.client.request("PUT", "/api/v1/trust", json={"files": files})
+    assert provision().code == 0
+    root = load_site(desk.folder / "kit" / "site.yaml").trust_root()
+    assert root == (hub.trust / "metadata" / "2.root.json").read_bytes()
+
+
 def test_a_kit_that_cannot_be_made_after_all_says_how_to_go_on(
     provision: Run, wrong_hub: HubThatAnswersWrongly, desk: Desk
 ) -> None:
@@ -575,7 +651,7 @@ def test_a_kit_that_cannot_be_made_after_all_says_how_to_go_on(
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda held: {**held, "agents": [{**agent, "of_a_newer_kit": 1} for agent in held["agents"]]},
+        lambda held: {**held, "document": held["document"].replace('"name":', '"of_a_newer_kit":1,"name":')},
         lambda held: {**held, "artifacts": None},
         lambda held: [],
     ],

@@ -193,7 +193,7 @@ def test_no_text_changes_its_meaning_on_the_way_through_two_yaml_files(label: st
         labels={"k": label},
         hub=account,
         local=account,
-        director_key="0" * 64,
+        root=b"{}",
         api_token="x",
         release=1,
         agents=(),

@@ -62,6 +62,40 @@ def test_the_byte_rate_paces_chunks() -> None:
     assert len(drain(sender, 1.0)) == 1
 
 
+def test_a_site_that_says_what_it_can_take_is_served_alone_and_no_faster() -> None:
+    sender = ChunkSender(pool_s=0.0)
+    for site in ("a", "b"):
+        sender.want(site, Want(digest=DIGEST, missing=[(0, 5)]), 0.0)
+    sender.want("slow", Want(digest=DIGEST, missing=[(0, 5)], bytes_per_s=CHUNK_SIZE_BYTES), 0.0)
+    assert drain(sender, 0.0) == [(0, "slow"), *((index, None) for index in range(6))]
+    assert sender.wake_at(0.1) == pytest.approx(1.0)
+    assert drain(sender, 0.9) == []
+    assert drain(sender, 1.0) == [(1, "slow")]
+    sender.want("slow", Want(digest=DIGEST, missing=[(2, 5)], bytes_per_s=CHUNK_SIZE_BYTES), 1.5)
+    assert drain(sender, 1.5) == [], "asking again does not make it faster"
+    sender.want("slow", Want(digest=DIGEST, missing=[(4, 4)]), 1.6)
+    assert drain(sender, 1.6) == [(4, "slow")], "it has no bound any more"
+    assert sender.wake_at(9.0) is None
+
+
+def test_artifacts_take_turns_at_a_slow_site_and_it_is_forgotten_when_it_leaves() -> None:
+    sender = ChunkSender(pool_s=0.0)
+    other = digest_of(b"another")
+    for digest in (DIGEST, other):
+        sender.want("slow", Want(digest=digest, missing=[(0, 1)], bytes_per_s=CHUNK_SIZE_BYTES), 0.0)
+    sent = [send.digest for now in (0.0, 1.0, 2.0) if (send := sender.next(now)) is not None]
+    assert sent == [DIGEST, other, DIGEST]
+    sender.gone("slow")
+    assert (sender.next(3.0), sender.wake_at(3.0)) == (None, None)
+
+
+def test_what_goes_to_many_sites_is_paced_by_what_a_broker_passes_on() -> None:
+    sender = ChunkSender(pool_s=0.0, byte_rate=100 * CHUNK_SIZE_BYTES, passed_on_rate=10 * CHUNK_SIZE_BYTES)
+    for site in range(20):
+        sender.want(f"s{site}", Want(digest=DIGEST, missing=[(0, 5)]), 0.0)
+    assert [len(drain(sender, now)) for now in (0.0, 1.9, 2.0)] == [1, 0, 1]
+
+
 def test_a_hostile_wish_for_endless_chunks_is_bounded() -> None:
     sender = ChunkSender(pool_s=0.0)
     sender.want("a", Want(digest=DIGEST, missing=[(0, 2**52)] * 4096), 0.0)
@@ -108,3 +142,12 @@ def test_an_unasked_chunk_is_ignored_and_noise_is_refused() -> None:
     for noise in (b"", b"EC1", b"EC1\xff\xff", b"EC1\x00\x01\xc1", bytes(CHUNK_SIZE_BYTES * 2)):
         with pytest.raises(RejectedError):
             read_chunk(noise)
+
+
+def test_a_slow_site_says_so_and_does_not_ask_faster_than_chunks_can_come() -> None:
+    receiver = Receiver(bytes_per_s=CHUNK_SIZE_BYTES // 10)
+    receiver.fetch(DIGEST, ARTIFACT, have=[], now=0.0, jitter_s=0.0)
+    [want] = receiver.wishes(0.0)
+    assert want.bytes_per_s == CHUNK_SIZE_BYTES // 10
+    assert receiver.wishes(29.0) == []
+    assert len(receiver.wishes(31.0)) == 1

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from operator_desk import Operator
 
 from edge_cli.hub_client import HubClient
 from edge_hub.broker import BrokerFolder, BrokerProcess
@@ -79,6 +81,11 @@ class HubProcess:
         """Ask it as its operator."""
         token = (self.folder / "operator.token").read_text().strip()
         return HubClient(self.facts["http"], token).request(method, path, json=json, body=body)
+
+    @cached_property
+    def operator(self) -> Operator:
+        """Who signs what its sites may run; made when first asked for, and the hub has their metadata then."""
+        return Operator.of_hub(self.folder.with_suffix(".trust"), self.api)
 
     def _end(self, how: signal.Signals) -> int:
         if self._child is None:

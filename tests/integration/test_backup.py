@@ -106,8 +106,9 @@ def release(folder: Path, number: int) -> Path:
 
 
 def push(hub: Any, files: Path, number: int) -> None:
-    command("release", "create", release(files, number), "--out", files / f"release-{number}")
-    command("release", "push", files / f"release-{number}", "--all", "--hub-dir", hub.folder)
+    out = files / f"release-{number}"
+    command("release", "create", release(files, number), "--trust", hub.operator.folder, "--out", out)
+    command("release", "push", out, "--all", "--hub-dir", hub.folder)
 
 
 @pytest.fixture
@@ -116,6 +117,7 @@ def site(hub: Any, tmp_path: Path) -> Iterator[Site]:
     command(
         "node", "provision", "plant-01", "--hub", hub.facts["http"], "--token-file", token,
         "--release", release(tmp_path / "files", 1), "--out", tmp_path / "plant-01", "--api-port", "0",
+        "--root", hub.operator.root_file,
     )  # fmt: skip
     made = Site(tmp_path / "plant-01").start()
     yield made

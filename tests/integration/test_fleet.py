@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 import yaml
+from operator_desk import Operator
 
 from edge_agent.memory.queries import open_intents
 from edge_agent.memory.schema import reading
@@ -41,6 +42,8 @@ class Hub(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]: ...
+    @property
+    def operator(self) -> Operator: ...
     def start(self) -> "Hub": ...
     def kill(self) -> None: ...
     def log(self) -> str: ...
@@ -120,7 +123,7 @@ def provision(hub: Hub, files: Path, tmp_path: Path) -> Iterator[Callable[[str],
         command(
             "node", "provision", site, "--hub", hub.facts["http"], "--token-file", str(hub.folder / "operator.token"),
             "--release", str(release_file(files, 1, shipped_path("trace", "1"))), "--out", str(tmp_path / site),
-            "--api-port", "0",
+            "--api-port", "0", "--root", str(hub.operator.root_file),
         )  # fmt: skip
         made.append(Site(tmp_path / site))
         return made[-1]
@@ -138,7 +141,8 @@ def command(*words: str) -> str:
 
 def push(hub: Hub, files: Path, number: int, bundle: Path) -> None:
     out = files / f"release-{number}"
-    command("release", "create", str(release_file(files, number, bundle)), "--out", str(out))
+    trust = str(hub.operator.folder)
+    command("release", "create", str(release_file(files, number, bundle)), "--trust", trust, "--out", str(out))
     command("release", "push", str(out), "--all", "--hub-dir", str(hub.folder))
 
 

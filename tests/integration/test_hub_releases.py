@@ -86,11 +86,16 @@ def answer(*arguments: object) -> Any:
 
 
 @pytest.fixture
-def made(written: Path, tmp_path: Path) -> Path:
-    """The release as a folder that can be pushed."""
-    done = answer("release", "create", written / "release.yaml", "--out", tmp_path / "made")
+def made(hub: Any, written: Path, tmp_path: Path) -> Path:
+    """The release, signed, as a folder that can be pushed."""
+    done = create(hub, written, tmp_path / "made")
     assert (done["release"], done["agents"], len(done["artifacts"])) == (2, ["press-guard"], 2)
     return tmp_path / "made"
+
+
+def create(hub: Any, written: Path, out: Path) -> Any:
+    """What the operator answers who makes and signs the release that is written."""
+    return answer("release", "create", written / "release.yaml", "--trust", hub.operator.folder, "--out", out)
 
 
 def wished(site: Any, hub: Any) -> Desired:
@@ -173,7 +178,7 @@ def test_pushing_what_cannot_be_pushed(hub: Any, made: Path, written: Path, tmp_
     code, _, err = command("release", "push", made, "--hub-dir", hub.folder)
     assert (code, "--to SITE" in err) == (2, True)
     (written / "press.yaml").write_text(POLICY.replace("version: 1", "version: 2"))
-    answer("release", "create", written / "release.yaml", "--out", tmp_path / "other")
+    create(hub, written, tmp_path / "other")
     code, _, err = command("release", "push", tmp_path / "other", "--all", "--hub-dir", hub.folder)
     assert (code, "release 2 is another one" in err) == (3, True)
     blob = next((made / "blobs" / "sha256").iterdir())

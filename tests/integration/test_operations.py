@@ -1,11 +1,14 @@
 """docs/operations.md, line by line, as an operator types it: only the folders are other ones."""
 
+import json
 import re
 import shlex
+import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from edge_sync.batch import encode
 from edge_sync.keep import DAY_US
 from edge_sync.rows import Row, chain, chain_start, row_bytes
 
-PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "operations.md"
 EPOCH = "00000000000000aa"
 
 
@@ -53,6 +57,69 @@ def run(tmp_path: Path) -> Callable[..., str]:
         return done.stdout + done.stderr
 
     return run_line
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """Those of the checkout, with a free port in place of theirs."""
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for file in (tmp_path / "examples").glob("release-*.yaml"):
+        file.write_text(file.read_text().replace("8090", str(port)))
+    return tmp_path / "examples"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Runs the site of the kit, until the test ends."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def run_kit() -> None:
+        with (tmp_path / "site.log").open("ab") as log:
+            command = [sys.executable, "-m", "edge_cli.main", "run", str(tmp_path / "KIT" / "site.yaml")]
+            children.append(subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL))
+
+    yield run_kit
+    for child in children:
+        child.terminate()
+        assert child.wait(30) == 0, (tmp_path / "site.log").read_text()
+
+
+def test_sign_and_bring_a_release_and_without_a_network(
+    hub: Any, run: Callable[..., str], examples: Path, start: Callable[[], None], until: Any, tmp_path: Path
+) -> None:
+    init, trust_status = lines("Sign what may run")
+    create, push, status, hold, unhold, rollback = lines("Bring a release to sites")
+    export, take = lines("Without a network")
+    provision = (
+        f"edge-agent node provision plant-01 --hub {hub.facts['http']} --token-file HUB/operator.token "
+        f"--label kind=factory --release {examples / 'release-1.yaml'} --out KIT --api-port 0"
+    )
+    assert "run `edge-agent trust init` first" in run(provision, code=2)
+    assert "2 of 3" in run(init) + run(trust_status)
+    run(provision)
+    start()
+    until((tmp_path / "KIT" / "data" / "api.port").exists, "the site to be up")
+
+    def runs() -> Any:
+        return json.loads(run(f"{status} --json"))["release"]
+
+    run(create)
+    assert "plant-01: release 2" in run(push)
+    until(lambda: runs() == 2, "release 2")
+    assert "for 1 sites" in run(export)
+    assert "it runs release 2" in run(take)
+    assert "stocktaking" not in run(status)
+    run(hold)
+    assert "stocktaking" in run(status)
+    run(unhold)
+    until(lambda: "stocktaking" not in run(status), "the hold to end")
+    assert "goes back" in run(rollback)
+    assert "labels the wrong shelf" in run(status)
+    until(lambda: hub.api("GET", "/api/v1/sites/plant-01")["state"] == "rolled_back", "the hub to hear of it")
+    assert runs() == 1
 
 
 def test_back_up_and_restore(hub: Any, run: Callable[..., str], tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ class Story:
         self._is_cut = False
         self._prober: Prober | None = None
 
+    @property
+    def _trust(self) -> Path:
+        """The operator's keys; in clear, as nobody is there to type a passphrase."""
+        return self.folder / "trust"
+
     def __enter__(self) -> "Story":
         self._stack.enter_context(self._interrupt)
         return self
@@ -82,6 +87,8 @@ class Story:
         self._wait("the hub", lambda _: hub_file.exists())
         self.hub_url = str(json.loads(hub_file.read_bytes())["http"])
         self._hub = HubClient(self.hub_url, (self.folder / "hub" / "operator.token").read_text().strip())
+        hub = str(self.folder / "hub")
+        self._command("trust", "init", "--out", str(self._trust), "--hub-dir", hub, "--no-passphrase")
         self._screen.note(f"{self.broker.kind} and the hub are up; provisioning {', '.join(SITES)}")
         self._provision()
         self._fleet = FleetView(self._hub, {site: self.folder / "sites" / site for site in SITES})
@@ -189,8 +196,9 @@ class Story:
         self._screen.note(f"held-out accuracy: {what_is_better()}")
         self._probe()
         files = self.folder / "files"
-        self._command("release", "create", str(files / "release-2.yaml"), "--out", str(self.folder / "release-2"))
-        self._command("release", "push", str(self.folder / "release-2"), "--all", "--hub-dir", str(self.folder / "hub"))
+        out = str(self.folder / "release-2")
+        self._command("release", "create", str(files / "release-2.yaml"), "--trust", str(self._trust), "--out", out)
+        self._command("release", "push", out, "--all", "--hub-dir", str(self.folder / "hub"))
         others = [site for site in SITES if site != CUT]
         self._wait("release 2 at the connected sites", lambda now: all(now[site].release == 2 for site in others))
         again = {site: self._fleet.now[site].decisions for site in others}
@@ -224,6 +232,7 @@ class Story:
                 "--token-file", str(self.folder / "hub" / "operator.token"),
                 "--broker", f"mqtt://127.0.0.1:{relay.port}", "--local-broker", self.broker.url, "--api-port", "0",
                 "--release", str(self.folder / "files" / "release-1.yaml"),
+                "--root", str(self._trust / "metadata" / "1.root.json"),
                 "--out", str(self.folder / "kits" / player.site), *labels,
             )  # fmt: skip
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge_hub.api import facts, keep, losses, releases, sites, verify
+from edge_hub.api import facts, keep, losses, releases, sites, trust, verify
 from edge_hub.api.guard import Guard
 from edge_hub.api.replies import database_error, defect, http_error, kit_error, reply
 from edge_hub.hub import Hub
@@ -35,10 +35,11 @@ def make_app(hub: Hub) -> Starlette:
             *facts.routes(hub),
             *losses.routes(hub),
             *verify.routes(hub),
+            *trust.routes(hub),
             Route("/healthz", healthz),
             Route("/metrics", metrics),
         ],
-        middleware=[Middleware(Guard, token=hub.folder.token)],
+        middleware=[Middleware(Guard, token=hub.folder.token, is_site=hub.is_site)],
         exception_handlers={
             KitError: kit_error,
             HTTPException: http_error,

@@ -1,6 +1,11 @@
-"""Who may ask: the operator's bearer token for everything, but health for anybody, metrics for this machine."""
+"""Who may ask: the operator's bearer token for everything; but health for anybody, metrics for this machine, and the
+bytes of artifacts for sites, by the password that they have at the broker.
+"""
 
+import base64
 import hmac
+import re
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -9,13 +14,15 @@ from edge_sync.mqtt import is_loopback
 
 OPEN = "/healthz"
 LOCAL = "/metrics"
+_BYTES = re.compile(r"/api/v1/artifacts/sha256:[0-9a-f]{64}/bytes")
 
 
 class Guard:
     """Refuses before anything else of a request is looked at."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, token: str, is_site: Callable[[str, str], bool]) -> None:
+        """`is_site` says whether a site has this name and this password."""
+        self._app, self._is_site = app, is_site
         self._expected = f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,4 +40,14 @@ class Guard:
         if scope["path"] == LOCAL and scope.get("client") and is_loopback(scope["client"][0]):
             return True
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return hmac.compare_digest(given, self._expected)
+        if hmac.compare_digest(given, self._expected):
+            return True
+        return scope["method"] in ("GET", "HEAD") and bool(_BYTES.fullmatch(scope["path"])) and self._by_password(given)
+
+    def _by_password(self, given: bytes) -> bool:
+        kind, _, secret = given.partition(b" ")
+        try:
+            name, colon, password = base64.b64decode(secret, validate=True).decode().partition(":")
+        except ValueError:
+            return False
+        return kind.lower() == b"basic" and bool(colon) and self._is_site(name, password)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from edge_hub.api.asked import body, check_length, number
@@ -52,6 +52,20 @@ def routes(hub: Hub) -> list[Route]:
         held = await run_in_threadpool(hub.releases.has_artifact, digest)
         return reply({"digest": digest}) if held else reply({"error": f"no artifact {digest} is here"}, 404)
 
+    async def artifact_bytes(request: Request) -> Response:
+        digest = _digest(request)
+        path = hub.blobs.path(digest)
+        if not await run_in_threadpool(path.is_file):
+            return reply({"error": f"no artifact {digest} is here"}, 404)
+        return FileResponse(path, media_type="application/octet-stream")
+
+    async def desired(request: Request) -> Response:
+        site = request.path_params["site"]
+        found = await run_in_threadpool(hub.releases.envelope, site)
+        if found is None:
+            return reply({"error": f"site {site!r} has no desired document: push a release to it"}, 404)
+        return Response(found, media_type="application/json")
+
     async def put_artifact(request: Request) -> Response:
         digest = _digest(request)
         check_length(request, MAX_ARTIFACT_BYTES)
@@ -74,6 +88,8 @@ def routes(hub: Hub) -> list[Route]:
         Route("/api/v1/releases/{release}/push", push, methods=["POST"]),
         Route("/api/v1/artifacts/{digest}", has_artifact),
         Route("/api/v1/artifacts/{digest}", put_artifact, methods=["PUT"]),
+        Route("/api/v1/artifacts/{digest}/bytes", artifact_bytes),
+        Route("/api/v1/sites/{site}/desired", desired),
     ]
 
 

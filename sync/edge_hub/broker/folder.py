@@ -25,6 +25,7 @@ class BrokerFolder:
         except OSError as error:
             raise ConfigError(f"broker folder {path}: {error.strerror}") from None
         self.path = path.resolve()
+        self._known: tuple[tuple[int, int, int], dict[str, User]] | None = None
 
     @property
     def credentials(self) -> Path:
@@ -34,6 +35,18 @@ class BrokerFolder:
     def users(self) -> dict[str, User]:
         """The users there are. Raises `ConfigError` where the file is damaged."""
         return load_users(self.credentials)
+
+    def knows(self, name: str, role: Role, password: str) -> bool:
+        """Whether there is such a user, with this password. Asked often: the file is read again where it changed."""
+        try:
+            stamp = self.credentials.stat()
+        except FileNotFoundError:
+            return False
+        key = (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino)
+        if self._known is None or self._known[0] != key:
+            self._known = (key, self.users())
+        user = self._known[1].get(name)
+        return user is not None and user.role == role and user.password.matches(password)
 
     def add_user(self, name: str, role: Role, replace: bool = False) -> str:
         """Add a user and return its password, which nobody can ask for again; a broker that runs knows it at once.

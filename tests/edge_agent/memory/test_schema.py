@@ -17,6 +17,7 @@ from edge_agent.memory.journal import Journal
 from edge_agent.memory.rewrite import rewrite, too_large_for_good
 from edge_agent.memory.schema import VERSION, in_slices, open_reader, open_writer, reading
 from edge_agent.memory.verify import verify
+from edge_agent.update.slots import read_trial
 from edge_models.errors import ConfigError
 
 OLD = {number: Path(__file__).with_name(f"schema_{number}.sql") for number in range(1, VERSION)}
@@ -71,17 +72,27 @@ def test_a_site_goes_on_with_a_file_of_an_older_schema(tmp_path: Path, number: i
     assert report.rows == len(held["journal"]) + 1
 
 
-@pytest.mark.parametrize("number", sorted(OLD))
+@pytest.mark.parametrize(("number", "cut"), [(1, "_SECOND"), (1, "_THIRD"), (2, "_THIRD")])
 def test_a_kill_between_two_statements_of_a_migration_leaves_the_old_schema(
-    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, number: int, cut: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = older(tmp_path / "memory.db", number)
     with monkeypatch.context() as broken:
-        broken.setattr(schema, "_SECOND", schema._SECOND + "; SELECT no_such_function()")
+        broken.setattr(schema, cut, getattr(schema, cut) + "; SELECT no_such_function()")
         with pytest.raises(ConfigError, match="cannot be brought up to date: no such function"):
             open_writer(tmp_path / "memory.db", 64)
     connection = open_writer(tmp_path / "memory.db", 64)
     assert rows_of(connection, held) == held
+    connection.close()
+
+
+@pytest.mark.parametrize("number", sorted(OLD))
+def test_what_ran_before_there_were_trials_has_proven_itself(tmp_path: Path, number: int) -> None:
+    older(tmp_path / "memory.db", number)
+    connection = open_writer(tmp_path / "memory.db", 64)
+    releases = connection.execute("SELECT confirmed, boots FROM slots WHERE slot<>'refused'").fetchall()
+    assert set(releases) == {(1, 0)}
+    assert read_trial(connection) is None
     connection.close()
 
 

@@ -1,122 +1,20 @@
 """The update thread: real journal, real blobs, real signatures, real models; only the link is a list."""
 
-import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
 import pytest
+from operator_desk import no_passphrase
+from update_bench import Fixture, chunks, now_us, wait_for
 
-from edge_agent.brain import Deployment
-from edge_agent.config import Site, SiteConfig
 from edge_agent.memory.draft import Draft
-from edge_agent.memory.journal import Journal, JournalUnavailableError
+from edge_agent.memory.journal import JournalUnavailableError
 from edge_agent.memory.schema import reading
-from edge_agent.update.blobs import BlobStore
-from edge_agent.update.service import Outbox, UpdateService
-from edge_agent.update.slots import Slot, read_slot, standing
-from edge_models.digests import Digest
-from edge_models.errors import ConfigError
-from edge_models.shipped import shipped_path
-from edge_sync.chunks import chunk_message
-from edge_sync.documents import DESIRED_TYPE, Desired, Reported, dump
-from edge_sync.release import CHUNK_SIZE_BYTES, AgentSpec, Release, SourceSpec, resolve
-from edge_sync.signing import make_key, sign
+from edge_agent.update.slots import read_slot
+from edge_models.delta import make_delta
+from edge_models.digests import Digest, digest_of
+from edge_sync.documents import Delta
+from edge_sync.release import Release, describe
+from edge_sync.signing import make_key
 
 POLICY = "policy: p\nversion: 1\nrules:\n  - {name: a, when: 'true'}\n"
-
-
-def now_us() -> int:
-    return time.time_ns() // 1000
-
-
-@dataclass
-class Fixture:
-    """A site's update service, and all it said and did."""
-
-    folder: Path
-    budget_mb: int = 16
-    reported: list[Reported] = field(default_factory=list)
-    wanted: list[dict[str, Any]] = field(default_factory=list)
-    subscribed: set[str] = field(default_factory=set)
-    switched: list[int] = field(default_factory=list)
-    refuse: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.key = self.folder / "director.key"
-        hub = {"broker": "mqtt://127.0.0.1:1", "director_key": make_key(self.key)}
-        config = SiteConfig.model_validate({"site": "plant-01", "hub": hub})
-        self.site = Site(config, self.folder, self.folder)
-        self.journal = Journal(self.folder / "memory.db", self.budget_mb, now_us)
-        self.blobs = BlobStore(self.folder / "blobs")
-        self.start()
-
-    def start(self) -> None:
-        running = Slot(Release(release=1, agents=[], artifacts={}), 0)
-        with reading(self.journal.path) as db:
-            stands = standing(db, running)
-        outbox = Outbox(self.reported.append, lambda want: self.wanted.append(json.loads(want)), self._subscribe)
-        self.service = UpdateService(
-            self.site, self.journal, self.blobs, running, stands, self._vet, self._switch, outbox, now_us
-        )
-        self.service.start()
-
-    def _subscribe(self, digest: str, wanted: bool) -> None:
-        (self.subscribed.add if wanted else self.subscribed.discard)(digest)
-
-    def _vet(self, _: Deployment) -> None:
-        if self.refuse:
-            raise ConfigError(self.refuse.pop())
-
-    def _switch(self, deployment: Deployment) -> None:
-        self.switched.append(deployment.release.release)
-
-    def release(self, number: int, bundle: str = "2") -> tuple[Release, dict[Digest, bytes]]:
-        (self.folder / "policy.yaml").write_text(POLICY)
-        spec = AgentSpec(
-            name="watch",
-            bundle=str(shipped_path("appliance", bundle)),
-            policy="policy.yaml",
-            source=SourceSpec(kind="replay"),
-        )
-        return resolve(number, [spec], self.folder)
-
-    def desired(self, generation: int, release: Release) -> None:
-        document = Desired(site="plant-01", generation=generation, issued_us=0, release=release.model_dump(mode="json"))
-        self.service.desired(sign(dump(document), DESIRED_TYPE, self.key))
-
-    def state(self) -> tuple[str, int]:
-        said = self.service.reported()
-        return said.state, said.release
-
-    def alarms(self) -> list[dict[str, Any]]:
-        self.journal.flush()
-        with reading(self.journal.path) as db:
-            return [json.loads(row[0]) for row in db.execute("SELECT body FROM journal WHERE lane='alarm' ORDER BY id")]
-
-
-def chunks(digest: str, data: bytes) -> list[bytes]:
-    count = -(-len(data) // CHUNK_SIZE_BYTES)
-    pieces = (data[i * CHUNK_SIZE_BYTES : (i + 1) * CHUNK_SIZE_BYTES] for i in range(count))
-    return [chunk_message(digest, i, count, len(data), piece) for i, piece in enumerate(pieces)]
-
-
-def wait_for(true: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        threading.Event().wait(0.01)
-
-
-@pytest.fixture
-def fx(tmp_path: Path) -> Iterator[Fixture]:
-    made = Fixture(tmp_path)
-    yield made
-    made.service.close()
-    made.journal.close()
 
 
 def test_a_release_is_fetched_checked_remembered_and_switched_to(fx: Fixture) -> None:
@@ -130,7 +28,8 @@ def test_a_release_is_fetched_checked_remembered_and_switched_to(fx: Fixture) ->
     wait_for(lambda: fx.state() == ("active", 2))
     assert fx.switched == [2]
     assert fx.subscribed == set()
-    assert [said.state for said in fx.reported] == ["downloading", "staged", "active"]
+    assert [said.state for said in fx.reported] == ["active", "downloading", "staged", "active"]
+    assert fx.reported[0].trust["models"] == 2, "the first says which metadata it verified"
     with reading(fx.journal.path) as db:
         slot = read_slot(db, "active")
     assert slot is not None
@@ -241,3 +140,91 @@ def test_a_flood_of_forgeries_is_a_handful_of_records(fx: Fixture) -> None:
         "chunk: is no chunk message",
     }
     assert len(fx.alarms()) == 2
+
+
+def test_a_release_that_the_operator_has_not_signed_is_refused_recorded_and_taken_once_it_is_signed(
+    fx: Fixture,
+) -> None:
+    release, blobs = fx.release(2, signed=False)
+    fx.service.trust(fx.desk.packed())
+    fx.desired(1, release)
+    wait_for(fx.alarms)
+    assert "agents document is not signed by the operator" in fx.alarms()[0]["reason"]
+    assert (fx.wanted, fx.state()) == ([], ("active", 1))
+    fx.service.trust(fx.desk.sign(release, blobs))
+    wait_for(lambda: len(fx.wanted) == 2)
+
+
+def test_a_model_that_is_not_signed_is_refused_though_its_agents_are(fx: Fixture) -> None:
+    release, blobs = fx.release(2, signed=False)
+    fx.desk.operator.sign(release, blobs)
+    bundle = release.agents[0].bundle
+    fx.desk.operator.repository.withdraw(f"models/{bundle.removeprefix('sha256:')}", no_passphrase)
+    fx.service.trust(fx.desk.hand_over())
+    fx.desired(1, release)
+    wait_for(fx.alarms)
+    assert f"models/{bundle[7:19]}" in fx.alarms()[0]["reason"]
+    assert fx.wanted == []
+
+
+def test_a_model_that_is_withdrawn_while_it_is_fetched_does_not_run(fx: Fixture) -> None:
+    release, blobs = fx.release(2)
+    fx.desired(1, release)
+    wait_for(lambda: len(fx.wanted) == 2)
+    bundle = release.agents[0].bundle
+    fx.desk.operator.repository.withdraw(f"models/{bundle.removeprefix('sha256:')}", no_passphrase)
+    fx.service.trust(fx.desk.hand_over())
+    for digest, data in blobs.items():
+        for message in chunks(digest, data):
+            fx.service.chunk(message)
+    wait_for(lambda: fx.state() == ("failed", 1))
+    assert fx.switched == []
+
+
+def test_a_director_that_no_operator_named_is_refused(fx: Fixture) -> None:
+    release, _ = fx.release(2)
+    fx.key = fx.folder / "another.key"
+    make_key(fx.key)
+    fx.desired(1, release)
+    wait_for(fx.alarms)
+    assert "not signed by the key" in fx.alarms()[0]["reason"]
+
+
+def with_delta(fx: Fixture, delta: bytes | None = None) -> tuple[Release, dict[Digest, bytes], bytes]:
+    """The site runs release 2; release 3 is wished for with a delta from its bundle: the right one, or another."""
+    before, blobs = fx.release(2, "1")
+    fx.desired(1, before)
+    fx.deliver(blobs)
+    wait_for(lambda: fx.state() == ("active", 2))
+    after, blobs = fx.release(3, "2")
+    old, new = Digest(before.agents[0].bundle), Digest(after.agents[0].bundle)
+    made = delta or make_delta(fx.blobs.read(old), blobs[new])
+    assert made is not None
+    described = describe("delta", made).model_dump(mode="json")
+    wish = Delta(base=old, target=new, digest=digest_of(made), artifact=described)
+    fx.wanted.clear()
+    fx.desired(2, after, [wish])
+    wait_for(lambda: fx.wanted)
+    return after, blobs, made
+
+
+def test_a_site_makes_the_new_bundle_of_the_old_one_and_a_delta(fx: Fixture) -> None:
+    after, _, delta = with_delta(fx)
+    assert [want["digest"] for want in fx.wanted] == [digest_of(delta)]
+    for message in chunks(digest_of(delta), delta):
+        fx.service.chunk(message)
+    wait_for(lambda: fx.state() == ("active", 3))
+    assert fx.blobs.digests() >= set(after.artifacts)
+    assert digest_of(delta) not in fx.blobs.digests(), "it is of no use any more"
+
+
+def test_a_delta_that_makes_other_bytes_is_recorded_and_the_whole_is_fetched(fx: Fixture) -> None:
+    after, blobs, delta = with_delta(fx, b"the director's key was stolen")
+    for message in chunks(digest_of(delta), delta):
+        fx.service.chunk(message)
+    bundle = after.agents[0].bundle
+    wait_for(lambda: fx.wanted[-1]["digest"] == bundle)
+    assert "it is fetched whole" in fx.alarms()[-1]["reason"]
+    for message in chunks(bundle, blobs[Digest(bundle)]):
+        fx.service.chunk(message)
+    wait_for(lambda: fx.state() == ("active", 3))

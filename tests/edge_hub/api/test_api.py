@@ -1,19 +1,15 @@
 """The API over real HTTP, its hub's link not started: nothing here needs a broker."""
 
-import http.client
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
+from operator_desk import Operator
 
 from edge_hub import registry
-from edge_hub.api.app import make_app
-from edge_hub.api.server import HttpServer, bind, url_of
+from edge_hub.api.server import bind
 from edge_hub.broker import BrokerFolder
-from edge_hub.folder import HubFolder
 from edge_hub.hub import Hub
 from edge_hub.journal import Arrived, store_batches
 from edge_hub.schema import gaps, streams
@@ -26,56 +22,24 @@ from edge_sync.release import AgentSpec, Release, SourceSpec, describe
 Ask = Callable[..., tuple[int, Any]]
 
 
-@pytest.fixture
-def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hub]:
-    folder = HubFolder(tmp_path / "hub")
-    database = request.getfixturevalue("postgres_url") if getattr(request, "param", None) == "postgresql" else None
-    made = Hub(folder, BrokerFolder(folder.broker), "mqtt://127.0.0.1:1883", database)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ask(hub: Hub) -> Iterator[Ask]:
-    listening = bind("127.0.0.1:0")
-    address = urlsplit(url_of(listening)).netloc
-    server = HttpServer(make_app(hub), listening)
-    server.start()
-
-    def request(
-        method: str, path: str, body: Any = None, token: str | None = hub.folder.token, **headers: str
-    ) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(address, timeout=10)
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        try:
-            connection.request(method, path, data, headers)
-            answer = connection.getresponse()
-            text = answer.read()
-        finally:
-            connection.close()
-        is_json = answer.headers["content-type"] == "application/json"
-        return answer.status, json.loads(text) if is_json else text.decode()
-
-    yield request
-    server.close()
-
-
 def deliver(hub: Hub, site: str, *messages: bytes) -> None:
     with hub.store.writing() as db:
         store_batches(db, [Arrived(site, decode(message), message) for message in messages], 5)
 
 
-def put_release(ask: Ask, number: int, bundle: bytes = b"bundle", policy: bytes = b"policy") -> tuple[int, Any]:
-    described = {}
-    for data in (bundle, policy):
-        digest = str(digest_of(data))
+BUNDLE, POLICY = b"bundle", b"policy"
+BLOBS = {digest_of(data): data for data in (BUNDLE, POLICY)}
+
+
+def release(number: int) -> Release:
+    agent = AgentSpec(name="press", bundle=digest_of(BUNDLE), policy=digest_of(POLICY), source=SourceSpec(kind="mqtt"))
+    return Release.of(number, [agent], {str(digest): describe("x", data) for digest, data in BLOBS.items()})
+
+
+def put_release(ask: Ask, number: int) -> tuple[int, Any]:
+    for digest, data in BLOBS.items():
         assert ask("PUT", f"/api/v1/artifacts/{digest}", data)[0] in (200, 201)
-        described[digest] = describe("x", data)
-    agent = AgentSpec(name="press", bundle=digest_of(bundle), policy=digest_of(policy), source=SourceSpec(kind="mqtt"))
-    release = Release(release=number, agents=[agent], artifacts=described)
-    return ask("POST", "/api/v1/releases", release.model_dump(mode="json"))
+    return ask("POST", "/api/v1/releases", release(number).model_dump(mode="json"))
 
 
 def test_only_health_and_metrics_need_no_token(ask: Ask) -> None:
@@ -192,12 +156,19 @@ def test_gaps_are_shown_and_counted_as_lost(ask: Ask, hub: Hub, stream: Any) -> 
     assert "edge_hub_lost_records 4\n" in ask("GET", "/metrics")[1]
 
 
-def test_a_release_from_its_bytes_to_a_push(ask: Ask) -> None:
+def test_a_release_from_its_bytes_to_a_push(ask: Ask, tmp_path: Path) -> None:
     ask("POST", "/api/v1/sites", {"site": "plant-01"})
     assert put_release(ask, 1) == (201, {"release": 1})
     assert put_release(ask, 1)[0] == 409
     assert [each["release"] for each in ask("GET", "/api/v1/releases")[1]["releases"]] == [1]
-    assert ask("GET", "/api/v1/releases/1")[1]["agents"][0]["name"] == "press"
+    assert ask("GET", "/api/v1/releases/1")[1] == release(1).model_dump(mode="json")
+    status, answer = ask("POST", "/api/v1/releases/1/push", {"all": True})
+    assert (status, "no trust metadata" in answer["error"]) == (404, True)
+    operator = Operator.of_hub(tmp_path / "trust", lambda *words, json=None: ask(*words, json)[1])
+    status, answer = ask("POST", "/api/v1/releases/1/push", {"all": True})
+    assert (status, "its agents document is not signed" in answer["error"]) == (400, True)
+    operator.sign(release(1), BLOBS)
+    operator.hand_over(lambda *words, json=None: ask(*words, json)[1])
     pushed = {"release": 1, "pushed": [{"site": "plant-01", "generation": 1}]}
     assert ask("POST", "/api/v1/releases/1/push", {"sites": ["plant-01"]}) == (202, pushed)
     assert ask("POST", "/api/v1/releases/1/push", {"all": True})[1]["pushed"][0]["generation"] == 2

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ import msgspec
 import orjson
 import pytest
 import yaml
+from operator_desk import Operator
 
 from edge_cli.hub_client import HubClient
 from edge_hub.broker import BrokerFolder, BrokerProcess
@@ -212,6 +213,11 @@ class Hub(Process):
         token = (self.folder / "operator.token").read_text().strip()
         return HubClient(facts["http"], token).request(method, path, json=json)
 
+    @cached_property
+    def operator(self) -> Operator:
+        """Who signs what its sites may run; made when first asked for, and the hub has their metadata then."""
+        return Operator.of_hub(self.folder.with_suffix(".trust"), self.api)
+
     def held(self, site: str) -> int:
         """The sum of what is held without a hole."""
         [(held,)] = ask(self.database, "SELECT coalesce(sum(high), 0) FROM streams WHERE site=?", site) or [(0,)]
@@ -310,7 +316,7 @@ class World:
             "broker": self.broker.url,
             "username": name,
             "password_file": str(password),
-            "director_key": answer["director_key"],
+            "root": str(self.hub.operator.root_file),
             "reconnect_max_s": 1,
         }
         return {

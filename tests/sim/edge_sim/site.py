@@ -199,7 +199,7 @@ class SimSite:
         facts = self._facts
         self._sync.facts_version = lambda: facts.fleet_version
         refusals = Refusals(journal, self.clock.us, lambda: self.world.now, "facts_refused")
-        self._fleet_facts = FleetFactsService(self.director_key, facts, refusals)
+        self._fleet_facts = FleetFactsService(lambda: (self.director_key,), facts, refusals)
         self._checkpoints = Checkpointer(journal, self.site, self._key(), self.clock.us)
         self._sync.introduce(self.world.now)
         self.world.say(self.name, "started", f"epoch {journal.epoch} order {journal.order}")
