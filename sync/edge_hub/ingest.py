@@ -51,6 +51,8 @@ _TRIES = 5
 _MOST_BEHIND = len(LANES) * EPOCHS_PER_PAGE
 """Streams of a site that are remembered as behind though its last heartbeat did not name them."""
 
+_MOST_OTHERS = 10_000
+
 UNKNOWN_SITE = "site is not registered"
 
 
@@ -89,6 +91,8 @@ class Ingest:
         self._outgoing, self._now_us = outgoing, now_us
         self._behind: dict[str, registry.Behind] = {}
         self._accounts = Accounts()
+        self._others: dict[tuple[str, str], int] = {}
+        """Site and epoch of a process that is not the site's → when its last heartbeat was said, by its own clock."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
@@ -204,8 +208,10 @@ class Ingest:
                         turn.says.append(lambda: self._outgoing.gone(site))
                 case "heartbeat":
                     beat = load(Heartbeat, payload)
-                    registry.heartbeat(db, site, beat)
+                    current = registry.heartbeat(db, site, beat)
                     word = word_of_heartbeat(beat, item.retained)
+                    if word.newest is not None and current not in (None, word.newest.epoch) and not item.retained:
+                        self._of_another(db, turn.now_us, site, word.newest.epoch, str(current), beat.at_us)
                     behind = registry.behind(word, self._accounts.take(db, site, word, turn.now_us))
                     named = {state.epoch for state in word.epochs}
                     turn.says.append(lambda: self._remind(site, named, behind))
@@ -219,6 +225,15 @@ class Ingest:
         except RejectedError as error:
             self._metrics.add("edge_hub_refused_documents_total")
             log.warning("document_refused", extra={"site": site, "document": item.what, "reason": str(error)})
+
+    def _of_another(self, db: Connection, now_us: int, site: str, epoch: str, current: str, at_us: int) -> None:
+        """A heartbeat of another process than the site's: the first may have been on its way, a second was not."""
+        before = self._others.get((site, epoch))
+        if before is None and len(self._others) >= _MOST_OTHERS:
+            self._others.clear()
+        self._others[site, epoch] = at_us
+        if before not in (None, at_us):
+            registry.goes_on(db, now_us, site, epoch, current)
 
     def _remind(self, site: str, named: set[str], behind: registry.Behind) -> None:
         """Say where the hub is in each stream that goes on at the site, while nothing of it came since the heartbeat

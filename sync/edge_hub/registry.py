@@ -23,7 +23,9 @@ _KNOWN = (
     .with_for_update()
 )
 _SEEN = update(sites).where(sites.c.site.in_(bindparam("names", expanding=True))).values(last_seen_us=bindparam("now"))
-_SAID = update(sites).where(sites.c.site == bindparam("name")).values(heartbeat=bindparam("said"))
+_SAID = (
+    update(sites).where(sites.c.site == bindparam("name")).values(heartbeat=bindparam("said")).returning(sites.c.epoch)
+)
 """Made once, as these are asked for every message or batch of them: to make one takes longer than to run it."""
 
 
@@ -86,9 +88,21 @@ def _two_processes(db: Connection, now_us: int, site: str, document: Presence, c
     incidents.note(db, now_us, site, "two_processes", "+".join(both), detail)
 
 
-def heartbeat(db: Connection, site: str, document: Heartbeat) -> None:
-    """What the site holds, delivered or not."""
-    db.execute(_SAID, {"name": site, "said": document.model_dump(mode="json")})
+def heartbeat(db: Connection, site: str, document: Heartbeat) -> str | None:
+    """What the site holds, delivered or not. The epoch of the process that is the site's, as far as is known."""
+    current: str | None = db.scalar(_SAID, {"name": site, "said": document.model_dump(mode="json")})
+    return current
+
+
+def goes_on(db: Connection, now_us: int, site: str, epoch: str, current: str) -> None:
+    """A process that another one replaced still says what it holds, again and again: both live.
+
+    Not every broker ends a connection when another comes with its client id: then neither connects anew.
+    """
+    mine = (epochs.c.site == site) & (epochs.c.epoch == epoch) & epochs.c.replaced
+    if db.execute(select(epochs.c.epoch).where(mine)).first() is not None:
+        both = sorted((epoch, current))
+        incidents.note(db, now_us, site, "two_processes", "+".join(both), {"epochs": both, "goes_on": epoch})
 
 
 def behind(word: Word, highs: Highs) -> Behind:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError, TimeoutError
 
-from edge_hub import audit
+from edge_hub import audit, incidents
 from edge_hub.inbox import Heard, Inbox, LinkChanged
 from edge_hub.ingest import Ingest, Outgoing
 from edge_hub.metrics import Metrics
@@ -471,3 +471,38 @@ def test_without_a_free_connection_what_came_waits_and_nothing_is_put_aside(
     tried(lambda: desk.site().online)
     assert desk.acks() == [("plant-01", 3, False)]
     assert (failures, desk.count(quarantine)) == ([], 0)
+
+
+def test_a_process_that_was_replaced_and_goes_on_is_an_alarm_though_it_never_connects_anew(desk: Desk) -> None:
+    """Not every broker ends a connection when another one comes with the same client id."""
+
+    def beat(epoch: str, at_us: int, retained: bool = False) -> None:
+        document = Heartbeat(at_us=at_us, epochs=[EpochState(epoch=epoch, order=1, last={})])
+        desk.tell("heartbeat", document, retained)
+
+    def noted() -> list[str]:
+        with desk.store.reading() as db:
+            return [each["what"] for each in incidents.listed(db, "plant-01", 10)]
+
+    first, second = f"{10:016x}", f"{11:016x}"
+    desk.tell("presence", Presence(online=True, epoch=first, session=1))
+    beat(first, 1)
+    desk.tell("presence", Presence(online=True, epoch=second, session=1))
+    beat(first, 2)
+    beat(first, 2)
+    beat(first, 3, retained=True)
+    assert noted() == [], "it may have been on its way, come twice, or been kept"
+    beat(second, 3)
+    beat(second, 4)
+    assert noted() == []
+    beat(first, 5)
+    assert noted() == ["two_processes"]
+
+
+def test_heartbeats_whose_presence_was_lost_are_no_alarm(desk: Desk) -> None:
+    desk.tell("presence", Presence(online=True, epoch=f"{10:016x}", session=1))
+    for at_us in range(1, 5):
+        state = EpochState(epoch=f"{11:016x}", order=2, last={})
+        desk.tell("heartbeat", Heartbeat(at_us=at_us, epochs=[state]))
+    with desk.store.reading() as db:
+        assert incidents.listed(db, "plant-01", 10) == []

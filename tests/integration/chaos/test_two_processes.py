@@ -6,12 +6,15 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.integration.chaos.conftest import World
 
     Until = Callable[..., Any]
 
 
+@pytest.mark.timeout(360)
 def test_two_processes_with_one_id_lose_and_double_nothing_and_the_hub_notes_it(world: "World", until: "Until") -> None:
     settings = world.settings("plant-01", rate_per_s=40)
     first = world.add(settings)
@@ -34,7 +37,8 @@ def test_two_processes_with_one_id_lose_and_double_nothing_and_the_hub_notes_it(
     until(lambda: other.starts() > first.starts(), "the other to start")
     until(lambda: sum(theirs(other).values()) > 100, "records of the other at the hub", 60)
     noted = "SELECT key, times FROM incidents WHERE site='plant-01' AND what='two_processes'"
-    until(lambda: world.ask_hub(noted), "the incident to be noted", 60)
+    # amqtt forgets the first connection and leaves it open: that process hears of it when two pings went unanswered.
+    until(lambda: world.ask_hub(noted), "the incident to be noted", 240)
     for each in (first, other):
         assert each.alive(), each.log()[-2000:]
     [(key, _), *more] = world.ask_hub(noted)
