@@ -8,26 +8,23 @@ held. Guarantees: sync/TRUST.md.
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete
 
 from edge_hub import audit
 from edge_hub.dialect import lock
 from edge_hub.schema import trust as table
 from edge_hub.store import Store, UnknownError
+from edge_hub.trust_set import HeldSet, SignedSet, held_versions, newest, read_set, verified
 from edge_models.errors import RejectedError
 from edge_sync.documents import Reported
 from edge_sync.signing import file_signer, public_key
 from edge_sync.trust.clock import as_datetime
 from edge_sync.trust.collection import check, pack
 from edge_sync.trust.paths import EXPIRY, KINDS, Kind, director_path, target_path
-
-if TYPE_CHECKING:
-    from tuf.api.metadata import Metadata, Root, Targets
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +61,10 @@ class Trust:
     def standing(self) -> dict[str, Any]:
         """Role → version, and the newest root's text; empty and None where nothing was handed over yet."""
         with self._store.reading() as db:
-            held = _read(db)
+            held = read_set(db)
         if held is None:
             return {"versions": {}, "root": None}
-        return {"versions": held.versions(), "root": held.files[_newest(held.files, "root")].decode()}
+        return {"versions": held.versions(), "root": held.files[newest(held.files, "root")].decode()}
 
     def take(self, files: Mapping[str, bytes], who: str) -> dict[str, int]:
         """Hold this set from now on. Raises `RejectedError` where a site would not follow from the one that is held."""
@@ -75,8 +72,8 @@ class Trust:
         with self._store.writing() as db:
             lock(db, "trust")
             now_us = self._now_us()
-            held = _read(db)
-            new = _verified(files, held, as_datetime(now_us))
+            held = read_set(db)
+            new = verified(files, held, as_datetime(now_us))
             self._check_keys(new)
             if held is not None and new.files == held.offline():
                 return held.versions()
@@ -89,7 +86,7 @@ class Trust:
         """Sign the timestamp again where that is due; whether it was."""
         with self._store.writing() as db:
             lock(db, "trust")
-            held = _read(db)
+            held = read_set(db)
             now_us = self._now_us()
             if held is None or held.expires("timestamp") > as_datetime(now_us) + EXPIRY["timestamp"] - RENEW:
                 return False
@@ -103,7 +100,7 @@ class Trust:
         A hub that was restored from a backup is behind its sites, which would refuse what it says.
         """
         theirs = max(said.trust.get("timestamp", 0), said.trust.get("snapshot", 0))
-        mine = _versions(db) if said.trust else {}
+        mine = held_versions(db) if said.trust else {}
         if not mine:
             return False
         for role in ("root", "targets", *KINDS):
@@ -116,7 +113,7 @@ class Trust:
             return False
         lock(db, audit.LOCK)  # before that of trust, as others have it already where they come here
         lock(db, "trust")
-        held = _read(db)  # another worker may have raised them meanwhile
+        held = read_set(db)  # another worker may have raised them meanwhile
         if held is None:
             return False
         self._raised_us = now_us
@@ -130,20 +127,20 @@ class Trust:
             raise RejectedError(f"valid for {valid_days} days: wanted 1 to {MAX_MEDIA_DAYS}")
         with self._store.writing() as db:
             lock(db, "trust")
-            held = _read(db)
+            held = read_set(db)
             if held is None:
                 raise UnknownError(MISSING)
             now_us = self._now_us()
             lasts = timedelta(days=valid_days)
             self._sign(db, held.as_new(), held, now_us, lasts=lasts)
-            travels = _read(db) or held
+            travels = read_set(db) or held
             # What the broker has must end in a week as ever, and not be older than what a stick has.
             self._sign(db, held.as_new(), travels, now_us)
             audit.note(db, now_us, who, "trust metadata for media", {"valid_days": valid_days})
         self._changed()
         return pack(travels.files)
 
-    def _check_keys(self, new: "_New") -> None:
+    def _check_keys(self, new: SignedSet) -> None:
         mine = self.online_key
         for role in ("snapshot", "timestamp"):
             named = new.root.signed.roles[role]
@@ -162,8 +159,8 @@ class Trust:
     def _sign(
         self,
         db: Connection,
-        new: "_New",
-        held: "_Held | None",
+        new: SignedSet,
+        held: HeldSet | None,
         now_us: int,
         above: int = 0,
         lasts: timedelta = EXPIRY["timestamp"],
@@ -194,64 +191,9 @@ class Trust:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _New:
-    """A verified set of what the operator signed: all roots, and the newest of every other role."""
-
-    files: dict[str, bytes]
-    root: "Metadata[Root]"
-    targets: "Metadata[Targets]"
-    kinds: dict[str, "Metadata[Targets]"]
-
-    def roles(self) -> dict[str, tuple[int, bytes]]:
-        """Role → version and bytes, without the root."""
-        found = {}
-        for role, metadata in (("targets", self.targets), *self.kinds.items()):
-            version = metadata.signed.version
-            found[role] = (version, self.files[f"{version}.{role}.json"])
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """The set as it lies in the database; it was verified when it came."""
-
-    files: dict[str, bytes]
-    _parsed: dict[str, Any] = field(default_factory=dict)
-
-    def offline(self) -> dict[str, bytes]:
-        """What the operator signed."""
-        return {n: data for n, data in self.files.items() if n != "timestamp.json" and not n.endswith("snapshot.json")}
-
-    def metadata(self, role: str) -> Any:
-        """The newest of this role."""
-        from tuf.api.metadata import Metadata  # noqa: PLC0415
-
-        if role not in self._parsed:
-            self._parsed[role] = Metadata.from_bytes(self.files[_newest(self.files, role)])
-        return self._parsed[role]
-
-    def versions(self) -> dict[str, int]:
-        """Role → version."""
-        return {
-            role: int(self.metadata(role).signed.version)
-            for role in ("root", "targets", *KINDS, "snapshot", "timestamp")
-        }
-
-    def expires(self, role: str) -> datetime:
-        """When it does."""
-        found: datetime = self.metadata(role).signed.expires
-        return found
-
-    def as_new(self) -> _New:
-        """The same, to be signed again."""
-        kinds: dict[str, Metadata[Targets]] = {kind: self.metadata(kind) for kind in KINDS}
-        return _New(self.offline(), self.metadata("root"), self.metadata("targets"), kinds)
-
-
 def packed_set(db: Connection) -> bytes | None:
     """The set as it is published; None where nothing was handed over yet."""
-    held = _read(db)
+    held = read_set(db)
     return None if held is None else pack(held.files)
 
 
@@ -260,102 +202,13 @@ def unsigned(db: Connection, wanted: Mapping[tuple[Kind, str], str]) -> str | No
 
     Raises `UnknownError` where there is no trust metadata.
     """
-    held = _read(db)
+    held = read_set(db)
     if held is None:
         raise UnknownError(MISSING)
     for (kind, digest), name in wanted.items():
         if target_path(kind, digest) not in held.metadata(kind).signed.targets:
             return name
     return None
-
-
-def _read(db: Connection) -> _Held | None:
-    files = {row.name: bytes(row.data) for row in db.execute(select(table.c.name, table.c.data))}
-    return _Held(files) if files else None
-
-
-def _versions(db: Connection) -> dict[str, int]:
-    """Role → version, by the names alone: asked for every report. Snapshot and timestamp are always of one version."""
-    versions: dict[str, int] = {}
-    for name in db.scalars(select(table.c.name)):
-        number, _, role = name.removesuffix(".json").partition(".")
-        if role:
-            versions[role] = max(int(number), versions.get(role, 0))
-    return versions | {"timestamp": versions["snapshot"]} if versions else {}
-
-
-def _newest(files: Mapping[str, bytes], role: str) -> str:
-    if role == "timestamp":
-        return "timestamp.json"
-    versions = [int(name.split(".")[0]) for name in files if name.split(".")[1:] == [role, "json"]]
-    if not versions:
-        raise RejectedError(f"trust metadata: it holds no {role}")
-    return f"{max(versions)}.{role}.json"
-
-
-def _verified(files: Mapping[str, bytes], held: _Held | None, now: datetime) -> _New:
-    """The set, verified as python-tuf's updater does, from the roots that are held on."""
-    from tuf.api.exceptions import RepositoryError  # noqa: PLC0415
-    from tuf.api.metadata import Metadata  # noqa: PLC0415
-
-    known = held.offline() if held is not None else {}
-    kept: dict[str, bytes] = {name: data for name, data in known.items() if name.endswith(".root.json")}
-    try:
-        root = _walk_roots(files, kept)
-        chosen: dict[str, Metadata[Targets]] = {}
-        for role in ("targets", *KINDS):
-            name = _newest(files, role)
-            metadata: Metadata[Targets] = Metadata.from_bytes(files[name])
-            delegator = root.signed if role == "targets" else chosen["targets"].signed
-            delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-            if name != f"{metadata.signed.version}.{role}.json":
-                raise RejectedError(f"trust metadata: {name} is version {metadata.signed.version}")
-            if metadata.signed.is_expired(now):
-                raise RejectedError(f"trust metadata: {name} is expired: `edge-agent trust renew`")
-            if held is not None and metadata.signed.version < held.versions()[role]:
-                raise RejectedError(
-                    f"trust metadata: {name} is older than version {held.versions()[role]}, which this hub holds"
-                )
-            if known.get(name, files[name]) != files[name]:
-                raise RejectedError(
-                    f"trust metadata: this hub holds another {name}: are there two copies of the operator's folder? "
-                    "Sign again in the newer one"
-                )
-            chosen[role], kept[name] = metadata, files[name]
-        if root.signed.is_expired(now):
-            raise RejectedError("trust metadata: its newest root is expired: `edge-agent trust renew`")
-    except RepositoryError as error:
-        raise RejectedError(f"trust metadata: {str(error)[:300]}") from None
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise RejectedError(f"trust metadata: {type(error).__name__}: {str(error)[:200]}") from None
-    return _New(kept, root, chosen["targets"], {kind: chosen[kind] for kind in KINDS})
-
-
-def _walk_roots(files: Mapping[str, bytes], kept: dict[str, bytes]) -> "Metadata[Root]":
-    """The newest root that follows, version by version, from those that are held; the first of all is believed."""
-    from tuf.api.metadata import Metadata, Root  # noqa: PLC0415
-
-    def read(name: str, data: bytes) -> "Metadata[Root]":
-        metadata: Metadata[Root] = Metadata.from_bytes(data)
-        if metadata.signed.type != Root.type or name != f"{metadata.signed.version}.root.json":
-            raise RejectedError(f"trust metadata: {name} is {metadata.signed.type} {metadata.signed.version}")
-        return metadata
-
-    first = _newest(kept, "root") if kept else "1.root.json"
-    if first not in kept and first not in files:
-        raise RejectedError("trust metadata: it holds no 1.root.json")
-    root = read(first, kept.get(first) or files[first])
-    root.signed.verify_delegate("root", root.signed_bytes, root.signatures)
-    for name, data in kept.items():
-        if name in files and files[name] != data:
-            raise RejectedError(f"trust metadata: this hub holds another {name}: is it of another operator?")
-    kept.setdefault(first, files.get(first, b""))
-    while (name := f"{root.signed.version + 1}.root.json") in files:
-        new = read(name, files[name])
-        root.signed.verify_delegate("root", new.signed_bytes, new.signatures)
-        new.signed.verify_delegate("root", new.signed_bytes, new.signatures)
-        root, kept[name] = new, files[name]
-    return root
 
 
 def _sha256(data: bytes) -> str:
