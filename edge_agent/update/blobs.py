@@ -13,6 +13,14 @@ from edge_sync.chunks import Keep
 from edge_sync.release import CHUNK_SIZE_BYTES, Artifact
 
 
+class DamagedError(RejectedError):
+    """An artifact that was here can't be used; it has to be fetched anew."""
+
+    def __init__(self, digest: str, reason: str) -> None:
+        super().__init__(f"artifact {digest}: {reason}")
+        self.digest = digest
+
+
 class BlobStore:
     """A folder of artifacts. A whole one is named by its digest; one that arrives ends in ``.part``."""
 
@@ -30,11 +38,14 @@ class BlobStore:
         return {f"sha256:{path.name}" for path in self._folder.iterdir() if len(path.name) == 64}
 
     def read(self, digest: str) -> bytes:
-        """The artifact's bytes, verified. Raises `RejectedError` where the disk changed them; they are then gone."""
-        data = self._whole(digest).read_bytes()
+        """The artifact's bytes, verified. Raises `DamagedError` where the disk changed them; they are then gone."""
+        try:
+            data = self._whole(digest).read_bytes()
+        except FileNotFoundError:
+            raise DamagedError(digest, "it is not here") from None
         if hashlib.sha256(data).hexdigest() != digest.removeprefix("sha256:"):
             self._whole(digest).unlink()
-            raise RejectedError(f"artifact {digest}: the disk gave other bytes back; it is fetched again")
+            raise DamagedError(digest, "the disk gave other bytes back")
         return data
 
     def put(self, digest: Digest, data: bytes) -> None:

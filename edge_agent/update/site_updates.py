@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.records import Json
-from edge_agent.update.blobs import BlobStore
+from edge_agent.update.blobs import BlobStore, DamagedError
 from edge_agent.update.refusals import Refusals
 from edge_agent.update.switching import Switcher
 from edge_agent.update.wishes import GoBackNow, TakeStick, Wish, Wishes
@@ -22,7 +22,7 @@ from edge_sync.chunks import Receiver
 from edge_sync.documents import DESIRED_TYPE, Desired, Reported, dump, load
 from edge_sync.release import Release
 from edge_sync.signing import verify
-from edge_sync.trust.client import Trust, Trusted
+from edge_sync.trust.client import Trusted
 from edge_sync.trust.paths import AGENTS, MODELS, POLICIES
 from edge_sync.updater import Activate, Effect, Fetch, Patch, Report, Updater
 
@@ -36,6 +36,9 @@ AGAIN_S = 5.0
 
 RESERVE_BYTES = 64 * 1024 * 1024
 """Of the disk that an update leaves free: a site that can't write down what it decides does not act."""
+
+REPORT_AGAIN_S = 120.0
+"""What runs is said again so often: a broker says yes and drops, and the hub answers a report that is behind."""
 
 ROOM_AGAIN_S = 60.0
 """After a disk that had no room for a release."""
@@ -81,11 +84,15 @@ class SiteUpdates:
         self._labels, self._updater, self._trusted, self._switcher = labels, updater, trusted, switcher
         self._blobs, self._journal, self._wishes = blobs, journal, wishes
         self._outbox, self._clock = outbox, clock
-        self._trust = Trust()
+        self._trust = trusted.held()
         self._held: str | None = None
         self._receiver = Receiver(bytes_per_s)
-        self._refused: bytes | None = None
-        """The newest desired document, while it may not be acted on: new trust metadata may allow it."""
+        self._waiting: tuple[int, bytes] | None = None
+        """The newest desired document, with its generation, while it may not be acted on: new trust metadata may allow
+        it. Of generation 0: nothing is known yet by which it could be verified."""
+        self._refused_set: bytes | None = None
+        self._is_new_link = False
+        self._report_at = clock.monotonic_s() + REPORT_AGAIN_S
         self._again: tuple[float, Effect] | None = None
         """What could not be done for want of disk, and when to try it again."""
         self.refusals = Refusals(journal, clock.now_us, clock.monotonic_s)
@@ -104,7 +111,8 @@ class SiteUpdates:
         self._switcher.proving.close()
 
     def greet(self) -> None:
-        """The link is back."""
+        """The link is back: what is said now is looked at again, whatever it was."""
+        self._is_new_link, self._refused_set = True, None
         self._outbox.reported(self.reported())
         self._receiver.link_up(self._clock.monotonic_s())
         for digest in self._receiver.wanting():
@@ -112,20 +120,31 @@ class SiteUpdates:
 
     def take_trust(self, message: bytes) -> None:
         """Trust metadata came: what was refused before may be right now, and what is on its way not any more."""
+        if message == self._refused_set:
+            return  # the hub says it again to a site that is behind: one record is enough until there is a new link
+        self._refused_set = message
         trust = self._trusted.take(message)
+        self._refused_set = None
         if trust is None:
             return
         before, self._trust = self._trust.versions, trust
         if trust.versions != before:
             self._outbox.reported(self.reported())
-        if self._refused is not None:
-            self.take_desired(self._refused)
+        self._try_again()
 
     def take_desired(self, envelope: bytes) -> None:
         """A desired document came, not verified yet."""
-        self._refused = envelope
+        if self._waiting is None or envelope != self._waiting[1] or self._is_new_link:
+            self._is_new_link = False
+            self._consider(envelope)
+
+    def _consider(self, envelope: bytes) -> None:
+        if not self._trusted.directors:
+            self._waiting = (0, envelope)
         document = load(Desired, verify(envelope, DESIRED_TYPE, self._trusted.directors))
         if self._updater.news(document):
+            if self._waiting is None or document.generation >= self._waiting[0]:
+                self._waiting = (document.generation, envelope)
             if self._is_held():
                 return
             self._trust = self._trusted.refresh()  # what was fresh when it came may be expired
@@ -133,7 +152,16 @@ class SiteUpdates:
             self._trusted.heard_time(document.issued_us, self._trust)
             self._again = None
             self._perform(effects)
-        self._refused = None
+        if self._waiting is not None and self._waiting[0] <= document.generation:
+            self._waiting = None
+
+    def _try_again(self) -> None:
+        """What may not have been acted on before, where there is something."""
+        if self._waiting is not None:
+            generation, envelope = self._waiting
+            if not generation:
+                self._waiting = None
+            self._consider(envelope)
 
     def take_chunk(self, message: bytes) -> None:
         """A chunk came, not verified yet."""
@@ -160,8 +188,11 @@ class SiteUpdates:
     def look_around(self) -> None:
         """What people at the site wish, and how the release on trial does."""
         was_held = self._held is not None
-        if not self._is_held() and was_held and self._refused is not None:
-            self.take_desired(self._refused)
+        if not self._is_held() and was_held:
+            self._try_again()
+        if (now := self._clock.monotonic_s()) >= self._report_at:
+            self._report_at = now + REPORT_AGAIN_S
+            self._outbox.reported(self.reported())
         if (reason := self._switcher.proving.look(self._clock.monotonic_s())) is not None:
             self._go_back(reason)
         if (wish := self._wishes.next()) is not None:
@@ -261,6 +292,9 @@ class SiteUpdates:
             self._again = (now + ROOM_AGAIN_S, fetch)
             return
         for digest, artifact in asked.items():
+            if self._blobs.has(digest):  # it came, and the process ended before it was used
+                self._perform(self._updater.have(digest))
+                continue
             have = self._blobs.held_chunks(digest, artifact)
             if len(have) == len(artifact.chunks):
                 self._finish(digest)
@@ -299,6 +333,9 @@ class SiteUpdates:
         try:
             self._check_signed(part)
             self._switcher.activate(part, effect.generation, now)
+        except DamagedError as error:
+            self.refusals.add(f"release {part.release}: {error}; it is fetched anew")
+            self._perform(self._updater.lost(error.digest))
         except RetryableError as error:
             self.refusals.add(f"release {part.release} waits: {error}")
             self._again = (now + error.retry_after_s, effect)

@@ -7,6 +7,7 @@ one and refuses it. Every function that writes does so in the caller's transacti
 import json
 import sqlite3
 from dataclasses import dataclass
+from typing import Literal
 
 from edge_agent.update.trial import TrialRow
 from edge_sync.release import Release
@@ -102,12 +103,14 @@ def go_back(connection: sqlite3.Connection, reason: str, now_us: int) -> None:
     active = connection.execute("SELECT generation FROM slots WHERE slot='active'").fetchone()
     if previous is None or active is None:
         raise ValueError("there is no previous release to go back to")
-    write_refused(connection, active[0], reason, now_us)
+    write_refused(connection, active[0], reason, now_us, rolled_back=True)
     connection.execute("DELETE FROM slots WHERE slot='previous'")
     _put(connection, "active", previous, now_us, confirmed=True)
 
 
-def write_refused(connection: sqlite3.Connection, generation: int, reason: str, now_us: int) -> None:
+def write_refused(
+    connection: sqlite3.Connection, generation: int, reason: str, now_us: int, rolled_back: bool = False
+) -> None:
     """Remember a generation that can't run here, so that an older one stays refused after a restart.
 
     Of several the newest is remembered: it refuses those before it too.
@@ -116,7 +119,7 @@ def write_refused(connection: sqlite3.Connection, generation: int, reason: str, 
         "INSERT INTO slots (slot, release, generation, document, at) VALUES ('refused', 0, ?, ?, ?)"
         " ON CONFLICT (slot) DO UPDATE SET generation=excluded.generation, document=excluded.document, at=excluded.at"
         " WHERE excluded.generation>=slots.generation",
-        (generation, json.dumps({"reason": reason}), now_us),
+        (generation, json.dumps({"reason": reason, "rolled_back": rolled_back}), now_us),
     )
 
 
@@ -126,12 +129,17 @@ class Refused:
 
     generation: int
     reason: str
+    rolled_back: bool = False
+    """Whether it ran for a while."""
 
 
 def read_refused(connection: sqlite3.Connection) -> Refused | None:
     """What `write_refused` wrote last."""
     row = connection.execute("SELECT generation, document FROM slots WHERE slot='refused'").fetchone()
-    return None if row is None else Refused(row[0], json.loads(row[1])["reason"])
+    if row is None:
+        return None
+    said = json.loads(row[1])
+    return Refused(row[0], said["reason"], bool(said.get("rolled_back")))
 
 
 def standing(connection: sqlite3.Connection, running: Slot) -> Standing:
@@ -139,7 +147,8 @@ def standing(connection: sqlite3.Connection, running: Slot) -> Standing:
     floor = int(connection.execute("SELECT coalesce(max(generation), 0) FROM slots").fetchone()[0])
     refused = read_refused(connection)
     if refused is not None and refused.generation > running.generation:
-        return Standing(running.release.release, refused.generation, floor, refused.reason)
+        state: Literal["failed", "rolled_back"] = "rolled_back" if refused.rolled_back else "failed"
+        return Standing(running.release.release, refused.generation, floor, refused.reason, state)
     return Standing(running.release.release, running.generation, floor)
 
 

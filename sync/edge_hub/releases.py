@@ -154,14 +154,17 @@ class Releases:
         return pushed
 
     def answer(self, db: Connection, site: str, said: Reported) -> bool:
-        """A site said what it runs: whether its desired document was signed anew, and has to be published.
+        """A site said what it runs: whether its desired document has to be published, signed anew or again.
 
-        That is so where the site acted on a generation that this hub has not given, or has given to another release:
-        a hub that was restored from an older backup. Without it the site would refuse whatever the hub wants.
+        Again where the site has not heard of it: a broker says yes and drops. Anew where the site acted on a generation
+        that this hub has not given, or has given to another release: a hub that was restored from an older backup.
+        Without it the site would refuse whatever the hub wants.
         """
         wanted = db.execute(select(desired.c.generation, desired.c.release).where(desired.c.site == site)).first()
         if wanted is None:
             return False
+        if said.generation < wanted.generation:
+            return True
         runs = said.target if said.target is not None else said.release if said.state == "active" else wanted.release
         same = said.generation == wanted.generation and runs == wanted.release
         return not same and self.raise_above(db, site, said.generation)

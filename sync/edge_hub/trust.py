@@ -35,7 +35,7 @@ MAX_AHEAD = 2**32
 """A site may say that it saw online versions so far above this hub's, no further: they end at 2**53."""
 
 RAISE_PAUSE_US = 60_000_000
-"""Between two times that the versions are raised above what a site says."""
+"""Between two times that the versions are raised above what a site says, or are said again because it is behind."""
 
 MAX_MEDIA_DAYS = 365
 
@@ -52,6 +52,7 @@ class Trust:
         self._store, self._key, self._changed, self._now_us = store, key, changed, now_us
         self.director = director
         self._raised_us: int | None = None
+        self._said_us: int | None = None
 
     @property
     def online_key(self) -> str:
@@ -95,21 +96,26 @@ class Trust:
         return True
 
     def answer(self, db: Connection, site: str, said: Reported) -> bool:
-        """In the caller's transaction: whether the online versions were raised above those that a site says it saw.
+        """In the caller's transaction: whether what is published has to be said again, for this site.
 
-        A hub that was restored from a backup is behind its sites, which would refuse what it says.
+        Its versions are raised above those that the site says it saw: a hub that was restored from a backup is behind
+        its sites, which would refuse what it says.
         """
         theirs = max(said.trust.get("timestamp", 0), said.trust.get("snapshot", 0))
-        mine = held_versions(db) if said.trust else {}
+        mine = held_versions(db)
         if not mine:
             return False
         for role in ("root", "targets", *KINDS):
             if said.trust.get(role, 0) > mine[role]:
                 log.error("trust_metadata_behind", extra={"site": site, "role": role, "version": mine[role]})
-        ahead = said.trust.get("timestamp", 0) > mine["timestamp"] or said.trust.get("snapshot", 0) > mine["snapshot"]
+        # At the same version another history may have been signed: python-tuf takes the one for the other.
+        differs = any(said.trust.get(role, 0) != mine[role] for role in ("root", "targets", *KINDS))
+        ahead = theirs > mine["timestamp"] or (theirs == mine["timestamp"] and differs)
         now_us = self._now_us()
         paused = self._raised_us is not None and 0 <= now_us - self._raised_us < RAISE_PAUSE_US
-        if not ahead or theirs - mine["timestamp"] > MAX_AHEAD or paused:
+        if not ahead:
+            return theirs < mine["timestamp"] and self._may_say_again(now_us)
+        if paused or theirs - mine["timestamp"] > MAX_AHEAD:
             return False
         lock(db, audit.LOCK)  # before that of trust, as others have it already where they come here
         lock(db, "trust")
@@ -119,6 +125,13 @@ class Trust:
         self._raised_us = now_us
         self._sign(db, held.as_new(), held, now_us, above=theirs)
         audit.note(db, now_us, "hub", "trust versions raised", {"site": site, "above": theirs})
+        return True
+
+    def _may_say_again(self, now_us: int) -> bool:
+        """To a site that is behind: a broker may have lost what it was told to keep."""
+        if self._said_us is not None and 0 <= now_us - self._said_us < RAISE_PAUSE_US:
+            return False
+        self._said_us = now_us
         return True
 
     def media(self, valid_days: int, who: str) -> bytes:

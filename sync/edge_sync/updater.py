@@ -76,6 +76,8 @@ class Standing:
     """The highest generation ever acted on: older ones are replays."""
     refused: str | None = None
     """Why the settled one does not run, None where it does."""
+    state: Literal["failed", "rolled_back"] = "failed"
+    """Where it does not: whether it ran for a while."""
 
 
 class Updater:
@@ -87,7 +89,7 @@ class Updater:
         self.release = standing.release
         self.generation = standing.generation
         self._floor = standing.floor
-        self.state: State = "active" if standing.refused is None else "failed"
+        self.state: State = "active" if standing.refused is None else standing.state
         self._target: Release | None = None
         self._reason: str | None = standing.refused
         self._missing: set[str] = set()
@@ -153,6 +155,14 @@ class Updater:
         if self._deltas.pop(target, None) is None or target not in self._missing:
             return []
         return [Fetch((target,))]
+
+    def lost(self, digest: str) -> list[Effect]:
+        """An artifact of the target that was here is not any more, or not what it was: it is fetched anew."""
+        if self._target is None or digest not in self._target.artifacts:
+            return []
+        self._missing.add(digest)
+        self.state = "downloading"
+        return [Fetch((digest,)), self.report()]
 
     def activated(self) -> list[Effect]:
         """The target runs."""

@@ -198,7 +198,8 @@ def test_a_site_that_acted_on_a_generation_this_hub_does_not_know_is_given_one_a
     document = wish(store, "plant-01", pinned)
     assert (document.generation, document.release["release"]) == (8, 1)
     assert not answer(release=1, generation=8), "it is where it should be: no loop"
-    assert not answer(release=2, generation=7), "what it said before comes again"
+    assert answer(release=2, generation=7), "it has not heard of it: it is told again"
+    assert wish(store, "plant-01", pinned).generation == 8
     with store.reading() as db:
         assert audit.verify(db) is None
         [row] = db.execute(select(audit_table).where(audit_table.c.what == "generation raised")).all()

@@ -302,7 +302,8 @@ def test_the_timestamp_is_signed_anew_each_day(desk: Desk, site: Trusted, clock:
 
 
 def reported(timestamp: int, **more: int) -> Reported:
-    return Reported(release=1, generation=1, state="active", trust={"timestamp": timestamp, "snapshot": 1, **more})
+    trust = FIRST | {"timestamp": timestamp, "snapshot": 1, **more}
+    return Reported(release=1, generation=1, state="active", trust=trust)
 
 
 @pytest.fixture
@@ -326,8 +327,6 @@ def test_versions_are_raised_above_what_a_site_saw(
 ) -> None:
     for nothing_new in (0, 1):
         assert answer(nothing_new) is False
-    with store.writing() as db:
-        assert desk.trust.answer(db, "plant-01", Reported(release=1, generation=1, state="active")) is False
     assert answer(41) is True
     assert online(desk) == (42, 42)
     clock.at += timedelta(microseconds=RAISE_PAUSE_US)
@@ -339,6 +338,27 @@ def test_versions_are_raised_above_what_a_site_saw(
     assert site.refresh().versions["timestamp"] == 51
     raised = ("hub", "trust versions raised", {"site": "plant-01", "above": 41})
     assert noted(store)[1] == raised
+
+
+def test_a_site_that_is_behind_is_told_again_once_a_minute_and_nothing_is_signed(
+    desk: Desk, store: Store, answer: Callable[..., bool], clock: Clock
+) -> None:
+    assert desk.trust.renew() is False
+    before = desk.packed()
+    with store.writing() as db:
+        nothing = Reported(release=1, generation=1, state="active")
+        assert [desk.trust.answer(db, "plant-01", nothing) for _ in range(3)] == [True, False, False]
+    clock.at += timedelta(microseconds=RAISE_PAUSE_US)
+    with store.writing() as db:
+        assert desk.trust.answer(db, "plant-01", nothing) is True
+    assert answer(41) is True, "what has to be raised does not wait for that"
+    assert before != desk.packed()
+
+
+def test_a_site_of_another_history_at_the_same_version_is_signed_above(desk: Desk, answer: Callable[..., bool]) -> None:
+    """A hub that was restored reached by itself the very version that its sites have of before."""
+    assert answer(1, models=5) is True
+    assert online(desk) == (2, 2)
 
 
 def test_a_site_that_reports_ever_higher_versions_raises_them_once_a_minute(
@@ -364,9 +384,8 @@ def test_versions_beyond_belief_are_not_raised(desk: Desk, answer: Callable[...,
 def test_what_the_operator_signed_is_never_raised(
     desk: Desk, answer: Callable[..., bool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = desk.packed()
-    assert answer(1, root=9, models=9, a_newer_kits_role=9) is False
-    assert desk.packed() == before
+    assert answer(1, root=9, models=9, a_newer_kits_role=9) is True
+    assert desk.trust.standing()["versions"] == FIRST | {"snapshot": 2, "timestamp": 2}
     assert [(each.msg, getattr(each, "role", None)) for each in caplog.records] == [
         ("trust_metadata_behind", "root"),
         ("trust_metadata_behind", "models"),

@@ -1,4 +1,4 @@
-"""Promises 1 to 3 under every fault at once, and the proof that breaking them would be noticed."""
+"""Promises 1 to 4, 6 and 7 under every fault at once, and the proof that breaking them would be noticed."""
 
 import os
 import subprocess
@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from edge_sim.breaks import BREAKS
-from edge_sim.run import run
+from edge_sim.faults import Fault, plan
+from edge_sim.run import SPAN_S, run
+from edge_sim.update_breaks import UPDATE_BREAKS
 
 ROOT = Path(__file__).parents[2]
 SIM = Path(__file__).parent
+
+PLAIN = 3
+"""A seed in which releases are pushed and nothing goes wrong."""
 
 
 def simulate(*arguments: str, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
@@ -51,9 +56,46 @@ def test_a_fleet_of_12_sites_breaks_no_promise() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_planted_mistake_is_found_within_200_seeds(name: str) -> None:
-    done = simulate("--break", name, "--seeds", "200", "--no-shrink")
+    where = ["--only-updates"] if name in UPDATE_BREAKS else []
+    done = simulate("--break", name, "--seeds", "200", "--no-shrink", *where)
     assert done.returncode == 1, f"{name} was not noticed: {done.stdout}{done.stderr}"
     assert "timeline:" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_none_of_1000_seeds_with_updates_breaks_a_promise() -> None:
+    done = simulate("--seeds", "2000", "--first", "10000", "--only-updates")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_where_nothing_goes_wrong_every_chunk_leaves_the_hub_once() -> None:
+    assert {fault.kind for fault in plan(PLAIN, 3, SPAN_S)} == {"sign", "push"}
+    outcome = run(PLAIN)
+    assert not outcome.verdict.violations
+    assert 4 <= outcome.counts["chunk sent"] < outcome.counts["want"]  # three sites asked for what was sent once
+
+
+def test_what_an_attacker_says_is_refused_recorded_and_changes_nothing() -> None:
+    attacks = ("forged desired", "old desired", "other's desired", "old trust")
+    struck = [Fault(10, "sign", 0, 0.2), Fault(20, "push", 0, 0.21), Fault(200, "push", 0, 0.111)]
+    struck += [Fault(280, "sign", 0, 0.2)]
+    struck += [Fault(300 + 9 * number, kind, number % 3, 0.3) for number, kind in enumerate(attacks)]
+    struck += [Fault(390, "forged chunks", 0, 0.9), Fault(400, "push", 0, 0.991)]
+    outcome = run(PLAIN, faults=struck)
+    assert not outcome.verdict.violations
+    said = [line for line in outcome.timeline if " refused " in line]
+    for reason in ("is not signed by the operator", "is older than", "is for site", "trust metadata", "chunk 0 of"):
+        assert any(reason in line for line in said), reason
+
+
+def test_a_release_that_disappoints_goes_and_one_whose_golden_check_fails_never_runs() -> None:
+    signs = [Fault(6 + number, "sign", 0, 0.2) for number in range(4)]  # 1, 3, 4, 5 and 6 may run then
+    pushes = [Fault(at_s, "push", 0, chance) for at_s, chance in ((20, 0.111), (220, 0.311), (440, 0.511))]
+    outcome = run(PLAIN, faults=[*signs, *pushes])
+    assert not outcome.verdict.violations
+    runs = [line.split(" runs ")[1].split() for line in outcome.timeline if line.split()[1:3] == ["site-1", "runs"]]
+    assert [words[1] for words in runs] == ["0", "1", "3", "1"]
 
 
 def test_a_failing_seed_is_told_with_the_fewest_faults() -> None:

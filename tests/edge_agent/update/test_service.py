@@ -228,3 +228,54 @@ def test_a_delta_that_makes_other_bytes_is_recorded_and_the_whole_is_fetched(fx:
     for message in chunks(bundle, blobs[Digest(bundle)]):
         fx.service.chunk(message)
     wait_for(lambda: fx.state() == ("active", 3))
+
+
+def test_a_forged_document_does_not_take_the_place_of_the_one_that_waits(fx: Fixture) -> None:
+    """Found by the simulator: only what was verified may wait for the operator's signature."""
+    release, blobs = fx.release(2, signed=False)
+    fx.service.trust(fx.desk.packed())
+    fx.desired(1, release)
+    wait_for(fx.alarms)
+    genuine, fx.key = fx.key, fx.folder / "thief.key"
+    make_key(fx.key)
+    fx.desired(9, release)
+    wait_for(lambda: len(fx.alarms()) == 2)
+    fx.key = genuine
+    fx.service.trust(fx.desk.sign(release, blobs))
+    wait_for(lambda: len(fx.wanted) == 2)
+
+
+def test_what_is_whole_on_disk_is_used_and_not_asked_for(fx: Fixture) -> None:
+    """Found by the simulator: a process that ended between a delta's last byte and its use."""
+    before, blobs = fx.release(2, "1")
+    fx.desired(1, before)
+    fx.deliver(blobs)
+    wait_for(lambda: fx.state() == ("active", 2))
+    after, new_blobs = fx.release(3, "2")
+    old, new = Digest(before.agents[0].bundle), Digest(after.agents[0].bundle)
+    delta = make_delta(fx.blobs.read(old), new_blobs[new])
+    assert delta is not None
+    fx.blobs.put(digest_of(delta), delta)
+    described = describe("delta", delta).model_dump(mode="json")
+    fx.wanted.clear()
+    fx.desired(2, after, [Delta(base=old, target=new, digest=digest_of(delta), artifact=described)])
+    wait_for(lambda: fx.state() == ("active", 3))
+    assert fx.wanted == []
+
+
+def test_an_artifact_that_a_disk_changed_is_fetched_anew_and_the_release_runs(fx: Fixture) -> None:
+    release, blobs = fx.release(2)
+    bundle = Digest(release.agents[0].bundle)
+    fx.blobs.put(bundle, blobs[bundle])
+    path = fx.folder / "blobs" / bundle.removeprefix("sha256:")
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    fx.desired(1, release)
+    wait_for(lambda: fx.wanted)
+    fx.deliver(blobs)
+    wait_for(lambda: any("it is fetched anew" in each["reason"] for each in fx.alarms()))
+    wait_for(lambda: fx.wanted[-1]["digest"] == bundle)
+    for message in chunks(bundle, blobs[bundle]):
+        fx.service.chunk(message)
+    wait_for(lambda: fx.state() == ("active", 2))

@@ -108,7 +108,7 @@ def test_what_the_site_file_named_can_be_gone_back_to(db: sqlite3.Connection) ->
     assert held(db) == {"active": (2, 2, 0), "previous": (9, 0, 1)}
     go_back(db, "bad", 7)
     assert read_slot(db, "active") == slot(9, 0)
-    assert standing(db, slot(9, 0)) == Standing(9, 2, 2, "bad")
+    assert standing(db, slot(9, 0)) == Standing(9, 2, 2, "bad", "rolled_back")
 
 
 def test_an_active_release_that_could_not_run_is_nothing_to_go_back_to(db: sqlite3.Connection) -> None:
@@ -145,8 +145,8 @@ def test_going_back_refuses_what_disappointed_until_a_higher_generation(db: sqli
     assert held(db) == {"active": (1, 10, 1), "refused": (0, 11, 0)}
     assert read_trial(db) is None
     assert fallback(db) is None
-    assert read_refused(db) == Refused(11, "agent 'press' crashed 4 times")
-    assert standing(db, slot(1, 10)) == Standing(1, 11, 11, "agent 'press' crashed 4 times")
+    assert read_refused(db) == Refused(11, "agent 'press' crashed 4 times", rolled_back=True)
+    assert standing(db, slot(1, 10)) == Standing(1, 11, 11, "agent 'press' crashed 4 times", "rolled_back")
     write_active(db, slot(2, 12), 8)
     assert held(db) == {"active": (2, 12, 0), "previous": (1, 10, 1), "refused": (0, 11, 0)}
     assert standing(db, slot(2, 12)) == Standing(2, 12, 12)

@@ -81,7 +81,7 @@ def test_the_technician_goes_back_and_only_a_newer_wish_of_the_hub_brings_it_aga
     fx.desired(2, third)
     fx.service.link_up()
     fx.restart()
-    assert fx.state() == ("failed", 2)
+    assert fx.state() == ("rolled_back", 2)
     fx.desired(3, third)
     fx.wait_for(lambda: fx.state() == ("active", 3))
 

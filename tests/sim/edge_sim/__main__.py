@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Annotated
 
@@ -14,6 +14,8 @@ import typer
 
 from edge_hub.broker.lifeline import die_with_parent
 from edge_sim.breaks import BREAKS
+from edge_sim.delivery import stocked
+from edge_sim.faults import updates
 from edge_sim.report import coverage, failure
 from edge_sim.run import Outcome, run, shrink
 
@@ -29,6 +31,9 @@ def main(
     mistake: Annotated[
         str | None, typer.Option("--break", metavar="NAME", help="Switch on this deliberate mistake.")
     ] = None,
+    only_updates: Annotated[
+        bool, typer.Option("--only-updates", help="Of the seeds, those whose hub pushes releases: about every second.")
+    ] = False,
     list_breaks: Annotated[bool, typer.Option("--list-breaks", help="Print the names of the mistakes.")] = False,
     timeline: Annotated[bool, typer.Option("--timeline", help="With --seed: print what happened.")] = False,
     smallest: Annotated[
@@ -49,7 +54,8 @@ def main(
         BREAKS[mistake]()
     began = time.monotonic()
     outcomes: list[Outcome] = []
-    wanted = range(first, first + seeds) if seed is None else range(seed, seed + 1)
+    numbers = range(first, first + seeds) if seed is None else range(seed, seed + 1)
+    wanted = [number for number in numbers if updates(number) or not only_updates]
     running = _outcomes(wanted, sites, mistake)
     for outcome in running:
         outcomes.append(outcome)
@@ -69,12 +75,13 @@ def main(
         print(f"timeline sha256 {outcomes[0].digest}")
 
 
-def _outcomes(wanted: range, sites: int, mistake: str | None) -> Generator[Outcome, None, None]:
+def _outcomes(wanted: Sequence[int], sites: int, mistake: str | None) -> Generator[Outcome, None, None]:
     """In any order, over all cores."""
     workers = len(os.sched_getaffinity(0))
     if len(wanted) == 1:
         yield run(wanted[0], sites)
         return
+    stocked()  # once, for all processes that are forked from here
     with ProcessPoolExecutor(workers, initializer=_begin, initargs=(mistake, die_with_parent())) as pool:
         left = iter(wanted)
         pending: set[Future[Outcome]] = set()

@@ -1,7 +1,7 @@
 """Deliberate mistakes, one at a time: a check that never fails is no check."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import edge_agent.memory.entries as site_entries
@@ -11,6 +11,7 @@ from edge_agent.memory import outbox, retention
 from edge_agent.memory.journal import Journal, last_of
 from edge_agent.sync_session import SiteSync
 from edge_hub import registry
+from edge_sim.update_breaks import UPDATE_BREAKS, replace
 from edge_sync.documents import Ack, Resume, dump
 from edge_sync.rows import LANES, Epoch, chain, chain_start
 from edge_sync.topics import down
@@ -31,10 +32,10 @@ def _ack_before_commit() -> None:
                 self._outgoing.publish(down(site, "ack"), dump(ack))
             return stored
 
-        _set(hub_ingest, "store_batches", store_and_ack)
+        replace(hub_ingest, "store_batches", store_and_ack)
         transact(self, items)
 
-    _set(hub_ingest.Ingest, "_transact", early)
+    replace(hub_ingest.Ingest, "_transact", early)
 
 
 def _epoch_per_disk() -> None:
@@ -53,7 +54,7 @@ def _epoch_per_disk() -> None:
             at = outbox.hash_at(self._connection, (row[0], lane), last) or chain_start(row[0], lane)
             self._tails[lane] = site_entries.Tail(last, at)
 
-    _set(Journal, "_begin_epoch", go_on)
+    replace(Journal, "_begin_epoch", go_on)
 
 
 def _ack_moves_back() -> None:
@@ -69,17 +70,17 @@ def _ack_moves_back() -> None:
             return [MoveCursor(stream, document.seq)]
         return ack(self, document, now)
 
-    _set(Uplink, "ack", back)
+    replace(Uplink, "ack", back)
 
 
 def _gap_not_recorded() -> None:
     """The hub moves on over a gap and does not note it."""
-    _set(hub_journal, "put_gap", lambda *_args, **_named: None)
+    replace(hub_journal, "put_gap", lambda *_args, **_named: None)
 
 
 def _evict_without_gap() -> None:
     """The site drops what the hub does not have, and does not say so."""
-    _set(retention, "declare", lambda *_args, **_named: None)
+    replace(retention, "declare", lambda *_args, **_named: None)
 
 
 def _retained_as_truth() -> None:
@@ -92,7 +93,7 @@ def _retained_as_truth() -> None:
         db.execute(sites.update().where(sites.c.site == site).values(**values))
         return True
 
-    _set(registry, "presence", believe)
+    replace(registry, "presence", believe)
 
 
 def _queue_as_outbox() -> None:
@@ -106,13 +107,13 @@ def _queue_as_outbox() -> None:
             sent(stream, last, size_bytes, at)
             self._perform(self._uplink.ack(Ack(epoch=stream[0], lane=stream[1], seq=last), at))
 
-        _set(self._uplink, "sent", sent_and_done)
+        replace(self._uplink, "sent", sent_and_done)
         try:
             send(self, now)
         finally:
-            _set(self._uplink, "sent", sent)
+            replace(self._uplink, "sent", sent)
 
-    _set(SiteSync, "_send", trusting)
+    replace(SiteSync, "_send", trusting)
 
 
 def _chain_skips_a_row() -> None:
@@ -124,7 +125,7 @@ def _chain_skips_a_row() -> None:
         count += 1
         return before if count % 10 == 0 else chain(before, raw)
 
-    _set(site_entries, "chain", skipping)
+    replace(site_entries, "chain", skipping)
 
 
 def _high_without_rows() -> None:
@@ -133,9 +134,9 @@ def _high_without_rows() -> None:
 
     def forgetful(self: Any, key: Any, verdict: Any) -> None:
         rows = verdict.rows[:-1] if len(verdict.rows) > 3 else verdict.rows
-        store(self, key, replace(verdict, rows=rows))
+        store(self, key, dataclasses.replace(verdict, rows=rows))
 
-    _set(hub_journal._Work, "_store", forgetful)
+    replace(hub_journal._Work, "_store", forgetful)
 
 
 def _resume_ignored_back() -> None:
@@ -149,17 +150,17 @@ def _resume_ignored_back() -> None:
         }
         return resume(self, document.model_copy(update={"cursors": cursors}), now)
 
-    _set(Uplink, "resume", stubborn)
+    replace(Uplink, "resume", stubborn)
 
 
 def _evicts_alarms_first() -> None:
     """When room is needed, alarms go before telemetry."""
-    _set(retention, "LANES", tuple(reversed(LANES)))
+    replace(retention, "LANES", tuple(reversed(LANES)))
 
 
 def _trim_unacked() -> None:
     """Rows behind the acknowledged ones are dropped with them."""
-    _set(retention, "_ACKED", "c.acked + 5")
+    replace(retention, "_ACKED", "c.acked + 5")
 
 
 BREAKS: dict[str, Break] = {
@@ -175,11 +176,6 @@ BREAKS: dict[str, Break] = {
     "resume-ignored": _resume_ignored_back,
     "retained-as-truth": _retained_as_truth,
     "trim-unacked": _trim_unacked,
+    **UPDATE_BREAKS,
 }
 """Name → what switches it on, for the rest of the process."""
-
-
-def _set(owner: Any, name: str, value: Any) -> None:
-    """Replace something of production's; a name that is not there any more is a defect of this file."""
-    getattr(owner, name)
-    setattr(owner, name, value)

@@ -53,6 +53,8 @@ class Broker:
         self.up = True
         self._connections: dict[str, Connection] = {}
         self.retained: dict[str, bytes] = {}
+        self.tap: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        """Told of what is published: whoever has the broker hears all."""
 
     def connect(self, connection: Connection) -> bool:
         """Accept it; an older one with this client id is thrown out. False: the broker is down."""
@@ -70,6 +72,7 @@ class Broker:
     def publish(self, connection: Connection, topic: str, payload: bytes, retain: bool = False) -> None:
         """Take a message. Whoever published it believes that it arrived."""
         if connection.alive and not connection.cut and self.up:
+            self.tap(topic, payload)
             self._spread(topic, payload, retain)
 
     def forge(self, topic: str, payload: bytes) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 Image = dict[str, bytes]
-"""File name → content."""
+"""Path in the folder → content."""
 
 
 def scratch() -> Path:
@@ -18,7 +18,7 @@ def scratch() -> Path:
 
 
 class Disk:
-    """One folder that holds one SQLite database and what belongs to it."""
+    """One folder that holds a SQLite database and what belongs to it."""
 
     def __init__(self, folder: Path, database: str) -> None:
         self.folder, self._database = folder, database
@@ -29,24 +29,39 @@ class Disk:
         """The database."""
         return self.folder / self._database
 
-    def image(self) -> Image:
-        """What a crash now would leave: the database and its log, not the shared-memory index made from it."""
+    def image(self, whole: bool = True) -> Image:
+        """What a crash now would leave: everything but the shared-memory index that is made from the database.
+
+        Not `whole`: only the database and what lies beside it.
+        """
+        entries = self.folder.rglob("*") if whole else self.folder.iterdir()
         return {
-            entry.name: entry.read_bytes()
-            for entry in sorted(self.folder.iterdir())
+            str(entry.relative_to(self.folder)): entry.read_bytes()
+            for entry in sorted(entries)
             if entry.is_file() and not entry.name.endswith("-shm")
         }
 
-    def restore(self, image: Image) -> None:
-        """Make the disk hold this and nothing else."""
-        self.wipe()
+    def restore(self, image: Image, whole: bool = True) -> None:
+        """Make the disk hold this and nothing else; not `whole`: its folders stay as they are."""
+        if whole:
+            self.wipe()
+        else:
+            for entry in self.folder.iterdir():
+                if entry.is_file():
+                    entry.unlink()
         for name, content in image.items():
-            (self.folder / name).write_bytes(content)
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
     def wipe(self) -> None:
         """An empty disk."""
         shutil.rmtree(self.folder)
         self.folder.mkdir()
+
+    def remove(self) -> None:
+        """No disk any more, nor the folder it lay in."""
+        shutil.rmtree(self.folder.parent)
 
     def used_bytes(self) -> int:
         """What the database, its log and its index take."""

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from edge_sim.fleet import Fleet
 from edge_sim.hub import CLIENT
 from edge_sim.site import SimSite
+from edge_sim.update_faults import UPDATE_KINDS, draw, draw_plain
 from edge_sim.world import START_US
 
 DAY_S = 86_400.0
+
+OPERATOR_S = 60.0
+"""After a hub was restored, until its operator hands it what was signed since."""
+
+UPDATES, PLAIN = 1 / 2, 1 / 8
+"""Of all seeds, those whose hub pushes releases; and of these, those in which nothing else happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class Fault:
 
 
 def _crash(fleet: Fleet, machine: SimSite, chance: float) -> None:
-    machine.fuse = 1 + int(chance * 25)
+    machine.fuse, machine.power = 1 + int(chance * 25), int(chance * 1_000) % 2 == 0
 
 
 def _kill(fleet: Fleet, machine: SimSite, chance: float) -> None:
@@ -54,12 +61,13 @@ def _lying_disk(fleet: Fleet, machine: SimSite, chance: float) -> None:
 
 
 def _rollback(fleet: Fleet, machine: SimSite, chance: float) -> None:
-    """Somebody brings back an older image of the machine's disk."""
-    image = machine.disk.image()
+    """Somebody brings back an older image of the machine's disk, or of its database alone."""
+    whole = machine.updates is None or int(chance * 1_000) % 2 == 0
+    image = machine.disk.image(whole)
 
     def bring_back() -> None:
         machine.crash()
-        fleet.disk_fault(machine, "rolled back", image)
+        fleet.disk_fault(machine, "rolled back", image, whole)
         fleet.restart(machine, 1 + chance * 10)
 
     fleet.world.after(20 + chance * 400, bring_back)
@@ -120,6 +128,8 @@ def _hub_backup(fleet: Fleet, machine: SimSite, chance: float) -> None:
 def _hub_restore(fleet: Fleet, machine: SimSite, chance: float) -> None:
     if fleet.hub.backups:
         fleet.hub.restore(int(chance * len(fleet.hub.backups)))
+        if fleet.office is not None:
+            fleet.world.after(OPERATOR_S, fleet.office.hand_over)
 
 
 def _broker_restart(fleet: Fleet, machine: SimSite, chance: float) -> None:
@@ -178,6 +188,16 @@ KINDS: dict[str, tuple[int, Callable[[Fleet, SimSite, float], None]]] = {
 """Kind → weight and what it does."""
 
 
+def updates(seed: int) -> bool:
+    """Whether this seed's hub pushes releases."""
+    return random.Random(f"updates {seed}").random() < UPDATES
+
+
+def plain(seed: int) -> bool:
+    """Whether nothing goes wrong in this seed: then an update must cost no more than it has to."""
+    return updates(seed) and random.Random(f"plain {seed}").random() < PLAIN
+
+
 def plan(seed: int, sites: int, span_s: float) -> list[Fault]:
     """The faults of a seed, in order of time."""
     rng = random.Random(f"faults {seed}")
@@ -186,6 +206,10 @@ def plan(seed: int, sites: int, span_s: float) -> list[Fault]:
         Fault(rng.uniform(5, span_s), rng.choices(kinds, weights)[0], rng.randrange(sites), rng.random())
         for _ in range(rng.randint(4, 26))
     ]
+    if updates(seed):
+        more = draw_plain(rng) if plain(seed) else draw(rng, span_s)
+        faults = [] if plain(seed) else faults
+        faults += [Fault(at_s, kind, rng.randrange(sites), rng.random()) for at_s, kind in more]
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
@@ -194,4 +218,4 @@ def strike(fleet: Fleet, fault: Fault) -> None:
     machine = fleet.machines[fault.site]
     fleet.world.counts[f"fault: {fault.kind}"] += 1
     fleet.world.say(machine.name, "FAULT", f"{fault.kind} ({fault.chance:.4f})")
-    KINDS[fault.kind][1](fleet, machine, fault.chance)
+    (KINDS | UPDATE_KINDS)[fault.kind][1](fleet, machine, fault.chance)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from edge_sim.broker import Broker, Vices
 from edge_sim.disk import Disk, Image
-from edge_sim.hub import SimHub
+from edge_sim.hub import CLIENT, SimHub
 from edge_sim.ledger import Key, Ledger
+from edge_sim.office import Attacker, Office
 from edge_sim.site import SimSite
+from edge_sim.site_updates import SiteSide
 from edge_sim.world import World
 from edge_sync.rows import LANES, Lane
 from edge_sync.signing import public_key
@@ -17,6 +19,10 @@ from edge_sync.topics import up
 
 HORIZON_S = 900.0
 """Longer than anything a fault sets going by itself."""
+
+
+LOSSLESS = Vices(0.0, 0.0, 0.05)
+"""Nothing is lost and little late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +48,21 @@ class Knowledge:
 class Fleet:
     """Everything a seed decides about the machines is drawn here; faults are struck from outside."""
 
-    def __init__(self, world: World, folder: Path, sites: int) -> None:
+    def __init__(
+        self, world: World, folder: Path, sites: int, updates: bool = False, vices: Vices | None = None
+    ) -> None:
+        """With `updates` the hub pushes releases; `vices`: instead of those that are drawn."""
         self.world, self._folder = world, folder
         rng = world.rng
-        vices = Vices(
+        drawn = Vices(
             drop=rng.choice((0.0, 0.01, 0.05, 0.15)),
             double=rng.choice((0.0, 0.02, 0.1)),
             late_s=rng.choice((0.05, 0.3, 2.0)),
         )
-        self.broker = Broker(world, vices)
-        self.hub = SimHub(world, self.broker, folder / "hub")
+        self.lossless = vices == LOSSLESS
+        self.vices = vices or drawn
+        self.broker = Broker(world, self.vices)
+        self.hub = SimHub(world, self.broker, folder / "hub", updates)
         self.ledgers = {f"site-{n}": Ledger(f"site-{n}") for n in range(1, sites + 1)}
         self.machines = [
             SimSite(world, self.broker, site, site, folder / site, ledger, public_key(self.hub.key))
@@ -59,6 +70,11 @@ class Fleet:
         ]
         self.twins: list[SimSite] = []
         self._numbers = 0
+        self.office = Office(self) if updates else None
+        self.attacker = Attacker(self) if updates else None
+        if updates:
+            for machine in self.machines:
+                machine.updates = SiteSide(machine)
 
     def start(self) -> None:
         """The hub first, then the sites."""
@@ -113,9 +129,14 @@ class Fleet:
         for machine in self.machines:
             machine.heal()
 
-    def disk_fault(self, machine: SimSite, what: str, image: Image) -> None:
-        """The disk of a machine that does not run holds this now; note what nobody can know any more."""
-        machine.disk.restore(image)
+    def disk_fault(self, machine: SimSite, what: str, image: Image, whole: bool = True) -> None:
+        """The disk of a machine that does not run holds this now; note what nobody can know any more.
+
+        Not `whole`: its folders stay as they are.
+        """
+        machine.disk.restore(image, whole)
+        if machine.updates is not None:
+            machine.updates.forget()
         machine.ledger.faults.add(what)
         self.world.say(machine.name, "disk", what)
         self._note_lost(machine.site)
@@ -123,6 +144,8 @@ class Fleet:
     def flip(self, machine: SimSite) -> None:
         """One bit of a disk changes, of a machine that does not run."""
         machine.ledger.faults.add("flipped bit")
+        if machine.updates is not None:
+            machine.updates.forget()
         self.world.say(machine.name, "disk", f"flipped: {machine.disk.flip(self.world.rng)}")
         for entry in machine.ledger.durable():  # a log with a wrong bit ends before it, and nobody can tell
             entry.gone_from_disk = True
@@ -134,6 +157,9 @@ class Fleet:
             self.world, self.broker, machine.site, name, self._folder / name, machine.ledger, machine.director_key
         )
         twin.disk.restore(machine.disk.image())
+        if machine.updates is not None:
+            twin.updates = SiteSide(twin)
+            twin.updates.forget()
         machine.ledger.faults.add("twin")
         self.twins.append(twin)
         twin.start()
@@ -157,6 +183,19 @@ class Fleet:
             machine.cut_until = 0.0
             machine.heal()
             machine.start()
+            if machine.updates is not None:
+                machine.updates.wishes.unhold()
+        if self.office is not None and self.attacker is not None:
+            self.hub.trust_late_until = 0.0
+            self.attacker.forget()
+            self.office.hand_over()
+
+    def reconnect(self) -> None:
+        """Every link ends and begins anew."""
+        for client in (CLIENT, *self.ledgers):
+            self.broker.cut(client)
+        for machine in self.machines:
+            machine.heal()
 
     def close(self) -> None:
         """Close every file."""
@@ -191,7 +230,7 @@ def keys_on(disk: Disk) -> set[Key]:
     if not disk.path.exists():
         return set()
     copy = Disk(disk.folder.parent / f"{disk.folder.name}.look", disk.path.name)
-    copy.restore(disk.image())
+    copy.restore(disk.image(whole=False))
     connection = sqlite3.connect(copy.path)
     try:
         return set(connection.execute("SELECT epoch, lane, seq FROM journal"))

@@ -20,7 +20,9 @@ from edge_hub.schema import sites
 from edge_hub.store import Store, UnknownError
 from edge_models.errors import RejectedError
 from edge_sim.broker import Broker, Connection
+from edge_sim.delivery import RENEW_LOOK_S, Delivery, Sent, stocked
 from edge_sim.disk import Disk, Image
+from edge_sim.pool import pool
 from edge_sim.world import Clock, World
 from edge_sync.batch import read_header
 from edge_sync.signing import make_key
@@ -57,7 +59,8 @@ class SimStore(Store):
 class SimHub:
     """One hub. It is up to its faults when it runs."""
 
-    def __init__(self, world: World, broker: Broker, folder: Path) -> None:
+    def __init__(self, world: World, broker: Broker, folder: Path, updates: bool = False) -> None:
+        """With `updates` it holds the pool's releases, and its director is the pool's."""
         self.world, self.broker = world, broker
         self.disk = Disk(folder, "hub.db")
         self.clock = Clock(world)
@@ -72,13 +75,22 @@ class SimHub:
         self.monitors: list[str] = []
         """What the process itself was seen to do wrong."""
         self.witness: Witness = {}
-        self._life = 0
+        self.life = 0
         self._woken = False
         self._store: SimStore | None = None
         self._ingest: Ingest | None = None
         self.fleet_facts: FleetFactLog | None = None
-        self.key = folder.parent / "director.key"
-        make_key(self.key)
+        self.delivery: Delivery | None = None
+        self.sent: list[Sent] = []
+        self.trust_late_until = 0.0
+        """Until when it says nothing of what the operator signed."""
+        self._updates = updates
+        if updates:
+            self.key = pool().director
+            self.disk.restore(stocked())
+        else:
+            self.key = folder.parent / "director.key"
+            make_key(self.key)
         self._inbox: list[Item] = []
         self._handling: list[Item] = []
         self._connection: Connection | None = None
@@ -87,27 +99,41 @@ class SimHub:
         """Start the process."""
         if self.running:
             return
-        self._life += 1
-        life = self._life
+        self.life += 1
+        life = self.life
         self._inbox = []
         self._woken = False
         self.fuse = None
         self._store = SimStore(self)
         self.fleet_facts = FleetFactLog(self._store, self._tell_all, self.clock.us, self.world.rng.randrange)
         self._envelopes = FleetFactEnvelopes(self.key)
-        memory = MemoryBack(self.key, lambda site: self._later(site, "memory", memory.compose), self.clock.us)
+        memory = MemoryBack(self.key, lambda site: self._tell(site, "memory", memory.compose), self.clock.us)
+        delivery = self.delivery = Delivery(self, self._store) if self._updates else None
         outgoing = Outgoing(
             self._publish,
-            lambda _site: None,
-            lambda _site: None,
+            (lambda _site: None) if delivery is None else delivery.desired,
+            (lambda _site: None) if delivery is None else delivery.gone,
+            (lambda *_: False) if delivery is None else delivery.reported,
             lacks_facts=self.fleet_facts.told,
-            facts=lambda site: self._later(site, "facts", self._envelopes.for_site),
+            facts=lambda site: self._tell(site, "facts", self._envelopes.for_site),
             memory=memory.ask,
         )
         self._ingest = Ingest(self._store, Inbox(), Metrics(), outgoing, self.clock.us)
         self.running = True
         self.world.say("hub", "started")
         self.world.after(0.1, lambda: self._connect(life))
+        if delivery is not None:
+            self._renew(life)
+
+    def lives(self, life: int) -> bool:
+        """Whether it is still that process."""
+        return self.running and life == self.life
+
+    def _renew(self, life: int) -> None:
+        """What the housekeeping's thread does for trust."""
+        if self.lives(life) and self.delivery is not None:
+            self.delivery.renew()
+            self.world.after(RENEW_LOOK_S, lambda: self._renew(life))
 
     def register(self, names: list[str]) -> None:
         """Make these sites known."""
@@ -182,7 +208,7 @@ class SimHub:
         elif before is not None and row == word and (word[0] != before[0] or word[1] < before[1]):
             self.monitors.append(f"{site}: the will of {word} was believed, and {before} had come online after it")
 
-    def _guard(self, do: Callable[[], None]) -> None:
+    def guard(self, do: Callable[[], None]) -> None:
         try:
             do()
         except CrashError:
@@ -190,7 +216,7 @@ class SimHub:
             self.world.after(self.world.rng.uniform(0.5, 20.0), self.start)
 
     def _connect(self, life: int) -> None:
-        if not self.running or life != self._life or self._connection is not None:
+        if not self.lives(life) or self._connection is not None:
             return
         if not self.partitioned:
             connection = Connection(CLIENT, lambda topic: "/up/" in topic, self._heard, lambda: None, None)
@@ -205,24 +231,29 @@ class SimHub:
         if self._connection is connection and self.running:
             self._connection = None
             self._put(LinkChanged(False))
-            life = self._life
+            life = self.life
             self.world.after(1.0, lambda: self._connect(life))
 
     def _heard(self, topic: str, payload: bytes, retained: bool) -> None:
         parsed = parse_up(topic)
-        if self.running and parsed is not None:
+        if not self.running or parsed is None:
+            return
+        if parsed[1] == "want":
+            if self.delivery is not None:
+                self.delivery.want(parsed[0], payload)
+        else:
             self._put(Heard(parsed[0], parsed[1], payload, retained))
 
     def _put(self, item: Item) -> None:
         self._inbox.append(item)
         if not self._woken:
             self._woken = True
-            life = self._life
+            life = self.life
             self.world.after(0.02, lambda: self._work(life))
 
     def _work(self, life: int) -> None:
         """What the ingest thread does: all that waits, in one transaction; what the database refuses waits on."""
-        if not self.running or life != self._life:
+        if not self.lives(life):
             return
         self._woken = False
         items, self._inbox = self._inbox[:MOST], self._inbox[MOST:]
@@ -241,8 +272,8 @@ class SimHub:
             finally:  # what commits after a crash or a refusal is another transaction: these were not heard
                 self._handling = []
 
-        self._guard(handle)
-        if self._inbox and self.running and life == self._life:
+        self.guard(handle)
+        if self._inbox and self.lives(life):
             self._woken = True
             self.world.after(again_s, lambda: self._work(life))
 
@@ -270,27 +301,37 @@ class SimHub:
                 else:
                     log.put(key, value, None, "operator")
 
-        self._guard(change)
+        self.guard(change)
 
     def _tell_all(self) -> None:
         assert self._store is not None
         with self._store.reading() as db:
             for site in online(db):
-                self._later(site, "facts", self._envelopes.for_site)
+                self._tell(site, "facts", self._envelopes.for_site)
 
-    def _later(self, site: str, what: str, compose: Callable[[Database, str], bytes | None]) -> None:
+    def _tell(self, site: str, what: str, compose: Callable[[Database, str], bytes | None]) -> None:
+        self.later(down(site, what), lambda db: compose(db, site))
+
+    def later(
+        self, topic: str, compose: Callable[[Database], bytes | None], retain: bool = False, late_s: float = 0.0
+    ) -> None:
         """What the speaker's thread does: the document as it is by then."""
-        life = self._life
+        life = self.life
 
         def say() -> None:
-            if not self.running or life != self._life or self._store is None:
+            if not self.lives(life) or self._store is None:
                 return
             with self._store.reading() as db:
-                document = compose(db, site)
-            if document is not None and self._connection is not None:
-                self.broker.publish(self._connection, down(site, what), document)
+                document = compose(db)
+            if document is not None:
+                self.say(topic, document, retain)
 
-        self.world.after(0.05, say)
+        self.world.after(0.05 + late_s, say)
+
+    def say(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        """Publish it, where there is a link."""
+        if self._connection is not None:
+            self.broker.publish(self._connection, topic, payload, retain)
 
     def _publish(self, topic: str, payload: bytes) -> None:
         if topic.endswith("/ack"):

@@ -13,6 +13,7 @@ import msgspec
 from edge_sim.fleet import Fleet
 from edge_sim.ledger import Ledger, Written
 from edge_sim.site import BUDGET_MB, SimSite
+from edge_sim.update_oracle import bytes_sent, settled_wrongly
 
 Stream = tuple[str, str]
 
@@ -74,6 +75,8 @@ def judge(fleet: Fleet) -> Verdict:
             _incidents(database, ledger, say)
     finally:
         database.close()
+    if fleet.lossless:
+        verdict.violations += [Violation(promise, "hub", what) for promise, what in bytes_sent(fleet)]
     for problem in fleet.hub.monitors:
         verdict.violations.append(Violation("the hub itself", "hub", problem))
     for machine in fleet.machines:
@@ -84,6 +87,8 @@ def judge(fleet: Fleet) -> Verdict:
             say("budget", f"{machine.over_budget} bytes on disk, the budget is {BUDGET_MB} MiB")
         for problem in machine.monitors:
             say("session", problem)
+        for promise, what in settled_wrongly(fleet, machine):
+            say(promise, what)
         _facts(fleet, machine, say)
         row = _presence(fleet, machine.site)
         if row != (True, machine.process_epoch):

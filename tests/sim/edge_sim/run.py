@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_sim.disk import scratch
-from edge_sim.faults import Fault, plan, strike
-from edge_sim.fleet import HORIZON_S, Burst, Fleet, Knowledge, lanes
+from edge_sim.faults import Fault, plain, plan, strike, updates
+from edge_sim.fleet import HORIZON_S, LOSSLESS, Burst, Fleet, Knowledge, lanes
 from edge_sim.oracle import Verdict, Violation, judge
+from edge_sim.update_oracle import unsettled
 from edge_sim.world import World
 
 SPAN_S = 700.0
@@ -26,6 +27,10 @@ SETTLE_S = 1_300.0
 
 CALM_S = 5_400.0
 """By then everything is delivered."""
+
+
+NEW_LINK_S = 400.0
+"""Time for what a new link brings to be fetched, put on and proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ def run(seed: int, sites: int = 3, faults: Sequence[Fault] | None = None) -> Out
 
 
 def _run(world: World, folder: Path, sites: int, planned: tuple[Fault, ...]) -> Outcome:
-    fleet = Fleet(world, folder, sites)
+    lossless = plain(world.seed) and {fault.kind for fault in planned} <= {"sign", "push"}
+    fleet = Fleet(world, folder, sites, updates(world.seed), LOSSLESS if lossless else None)
     try:
         verdict = _live(fleet, world, sites, planned)
     except Exception:  # noqa: BLE001 - whatever it is, it is production's defect or the simulator's, of this seed
@@ -99,6 +105,17 @@ def _live(fleet: Fleet, world: World, sites: int, planned: tuple[Fault, ...]) ->
     while world.now < until and not fleet.quiet:
         world.run_until(world.now + 30.0)
     world.run_until(world.now + 100.0)
+    if any(True for machine in fleet.machines for _ in unsettled(fleet, machine)):
+        world.counts["needed a new link"] += 1
+        world.say(
+            "world", "new links", "; ".join(what for machine in fleet.machines for _, what in unsettled(fleet, machine))
+        )
+        fleet.reconnect()
+        until = world.now + CALM_S
+        world.run_until(world.now + NEW_LINK_S)
+        while world.now < until and not fleet.quiet:
+            world.run_until(world.now + 30.0)
+        world.run_until(world.now + 100.0)
     return judge(fleet)
 
 

@@ -28,6 +28,7 @@ from edge_agent.update.refusals import Refusals
 from edge_sim.broker import Broker, Connection
 from edge_sim.disk import Disk, Image
 from edge_sim.ledger import Ledger
+from edge_sim.site_updates import SiteSide
 from edge_sim.world import Clock, World
 from edge_sync.documents import Hello, dump
 from edge_sync.rehydration import MEMORY_TYPE, Rehydration, Returned
@@ -96,7 +97,13 @@ class SimSite:
         self.lies = False
         """The disk says that commits are safe when they are not."""
         self.retired = False
-        self._life = 0
+        self.dying = False
+        """The process is gone, and what Python still does on the way out never happened."""
+        self.power = False
+        """Its end will be a power cut: what was not synced is gone with it."""
+        self.updates: SiteSide | None = None
+        """None: this fleet's hub pushes no releases."""
+        self.life = 0
         self._journal: SimJournal | None = None
         self._reader: sqlite3.Connection | None = None
         self._sync: SiteSync | None = None
@@ -121,18 +128,19 @@ class SimSite:
         """Start the process; it crashes where the fuse ends. Without a memory it asks the hub for it first."""
         if self.running or self.retired:
             return
-        self._life += 1
+        self.life += 1
         self.running = True
+        self.dying = self.power = False
         self._mended = self._mend() if self._hurt else None
         if self.disk.path.exists():
             self._begin()
         else:
-            Asking(self, self._life).start()
+            Asking(self, self.life).start()
 
     def _begin(self) -> None:
-        self._guard(self._open)
+        self.guard(self._open)
         if self.running:
-            life = self._life
+            life = self.life
             if self._hurt:
                 self.world.after(AFTER_S, lambda: self._check(life))
             self.world.after(0.01, lambda: self._pulse(life))
@@ -140,7 +148,7 @@ class SimSite:
 
     def remember(self, life: int, back: Returned | None) -> None:
         """The question is over: start with what came back, or without."""
-        if not self.running or life != self._life:
+        if not self.running or life != self.life:
             return
         if back is not None and apply(self.disk.path, back, BUDGET_MB, self.clock.us(), self.world.draw) is not None:
             self.world.say(self.name, "rehydrated", f"{len(back.memory.facts)} facts, {len(back.batches)} tails")
@@ -172,7 +180,7 @@ class SimSite:
 
     def lives(self, life: int) -> bool:
         """Whether it is still that process."""
-        return self.running and life == self._life
+        return self.running and life == self.life
 
     def _open(self) -> None:
         try:
@@ -189,7 +197,7 @@ class SimSite:
             journal.write([event])
             take_mark_off(self.disk.path)
         self._reader = open_reader(self.disk.path)
-        self._sync = SiteSync(journal, self._reader, self._publish, self.clock.us, self.world.draw, {})
+        self._sync = SiteSync(journal, self._reader, self.publish, self.clock.us, self.world.draw, {})
         self._sync.on_damage = self._on_damage
         self.process_epoch = journal.epoch
         self._cursors, self._evicted, self._newest = {}, {}, 0
@@ -202,6 +210,8 @@ class SimSite:
         self._fleet_facts = FleetFactsService(lambda: (self.director_key,), facts, refusals)
         self._checkpoints = Checkpointer(journal, self.site, self._key(), self.clock.us)
         self._sync.introduce(self.world.now)
+        if self.updates is not None:
+            self.updates.open(journal, self._reader)
         self.world.say(self.name, "started", f"epoch {journal.epoch} order {journal.order}")
 
     def _key(self) -> Path:
@@ -226,6 +236,8 @@ class SimSite:
 
     def crash(self) -> Image:
         """The process dies here; returns what its disk holds."""
+        if self.updates is not None and self.power:
+            self.updates.power_cut()
         image = self.disk.image()
         if not self.running:
             return image
@@ -248,18 +260,20 @@ class SimSite:
             assert self._journal is not None
             assert self._sync is not None
             if self._connection is not None:
-                self._publish("presence", self._sync.presence(False), retain=True)
+                self.publish("presence", self._sync.presence(False), retain=True)
                 self.broker.goodbye(self._connection)
                 self._connection = None
             with contextlib.suppress(JournalUnavailableError):
                 assert self._checkpoints is not None
+                if self.updates is not None:
+                    self.updates.close()
                 self._checkpoints.note(self.world.now)
                 self._journal.flush()
             self._close_files()
             self.running = False
             self.world.say(self.name, "stopped")
 
-        self._guard(end)
+        self.guard(end)
 
     def _close_files(self) -> None:
         if self._reader is not None:
@@ -268,6 +282,8 @@ class SimSite:
             self._journal._connection.close()
         self._journal = self._reader = self._sync = None
         self._facts = self._fleet_facts = self._checkpoints = None
+        if self.updates is not None:
+            self.updates.close_files()
 
     def boundary(self, _what: str) -> None:
         """An effect begins or has just happened: the place where a process may die."""
@@ -275,6 +291,7 @@ class SimSite:
             self.fuse -= 1
             if self.fuse <= 0:
                 self.world.counts["crash at a boundary"] += 1
+                self.dying = True
                 raise CrashError
 
     def committed(self) -> None:
@@ -287,7 +304,7 @@ class SimSite:
         if used > BUDGET_MB * 1024 * 1024:
             self.over_budget = max(self.over_budget, used)
 
-    def _guard(self, do: Callable[[], None]) -> None:
+    def guard(self, do: Callable[[], None]) -> None:
         try:
             do()
         except CrashError:
@@ -323,7 +340,10 @@ class SimSite:
             if not self._journal.waits() and not (self._sync.online and self._sync.backlog()):
                 again_s = IDLE_S if self._sync.online else ALONE_S
 
-        self._guard(look)
+        self.guard(look)
+        if self.updates is not None and self.lives(life):
+            self.updates.turn()
+            again_s = min(again_s, self.updates.again_s())
         if again:
             self.world.after(again_s, lambda: self._pulse(life))
 
@@ -382,8 +402,8 @@ class SimSite:
                 epoch, lane, seq = draft.id.split(":")
                 entry.key, entry.state = (epoch, lane, int(seq)), "durable"
 
-        self._guard(put)
-        life = self._life
+        self.guard(put)
+        life = self.life
         self.world.after(PULSE_S, lambda: self._pulse(life, again=False))
 
     def know(self, key: str, value: int) -> None:
@@ -398,7 +418,7 @@ class SimSite:
             facts.set(SetFact(key, value), call)
             self.ledger.facts[key] = value
 
-        self._guard(put)
+        self.guard(put)
 
     def fleet_facts(self) -> dict[str, object]:
         """What of the fleet's facts the process knows, whatever its clock says of their age."""
@@ -413,8 +433,13 @@ class SimSite:
     def heal(self) -> None:
         """The network is back, unless something else keeps it away."""
         if not self.partitioned:
-            life = self._life
+            life = self.life
             self.world.after(self.world.rng.uniform(0.5, 20.0), lambda: self._connect(life))
+
+    @property
+    def online(self) -> bool:
+        """Whether it has a link, as far as it knows."""
+        return self._connection is not None
 
     @property
     def partitioned(self) -> bool:
@@ -427,13 +452,22 @@ class SimSite:
         if not self.partitioned:
             will = (up(self.site, "presence"), self._sync.connecting())
             mine = down(self.site, "")
-            connection = Connection(self.site, lambda topic: topic.startswith(mine), self._heard, lambda: None, will)
+            updates, chunks = self.updates, down(self.site, "chunk/")
+
+            def wants(topic: str) -> bool:
+                if topic.startswith(mine) and not topic.startswith(chunks):
+                    return True
+                return updates is not None and updates.wants(topic)
+
+            connection = Connection(self.site, wants, self._heard, lambda: None, will)
             connection.lost = lambda: self._lost(connection)
             if self.broker.connect(connection):
                 self._connection = connection
                 self.world.say(self.name, "connected")
                 sync = self._sync
-                self._guard(lambda: sync.up(self.world.now))
+                self.guard(lambda: sync.up(self.world.now))
+                if self.updates is not None and self.lives(life):
+                    self.updates.greet()
                 self.world.after(0.1, lambda: self._pulse(life, again=False))
             else:
                 self.world.after(self.world.rng.uniform(1.0, 30.0), lambda: self._connect(life))
@@ -445,24 +479,26 @@ class SimSite:
         assert self._sync is not None
         self._sync.down()
         self.world.say(self.name, "link down")
-        life = self._life
+        life = self.life
         self.world.after(self.world.rng.uniform(1.0, 5.0), lambda: self._connect(life))
 
     def _heard(self, topic: str, payload: bytes, _retained: bool) -> None:
         if not self.running or self._sync is None:
             return
         what = topic.rsplit("/", 1)[1]
+        if self.updates is not None:
+            self.updates.heard(topic, payload)
         if what == "facts" and self._fleet_facts is not None:
             service = self._fleet_facts
-            self._guard(lambda: service.take(payload))
+            self.guard(lambda: service.take(payload))
         if what in ("ack", "resume"):
             sync = self._sync
             self._resumed = self._resumed or what == "resume"
-            self._guard(lambda: sync.heard(what, payload, self.world.now))
+            self.guard(lambda: sync.heard(what, payload, self.world.now))
             if self.running:
-                self._guard(lambda: sync.turn(self.world.now))
+                self.guard(lambda: sync.turn(self.world.now))
 
-    def _publish(self, what: str, payload: bytes, retain: bool = False) -> bool:
+    def publish(self, what: str, payload: bytes, retain: bool = False) -> bool:
         self.boundary("publish")
         if self._connection is None:
             return False
@@ -479,7 +515,8 @@ class SimSite:
         """Whether all it has is acknowledged."""
         if self._journal is None or self._sync is None:
             return False
-        return self._sync.online and not self._sync.backlog() and not self._journal.waits()
+        settled = self.updates is None or self.updates.settled
+        return settled and self._sync.online and not self._sync.backlog() and not self._journal.waits()
 
 
 class Asking:
@@ -536,5 +573,5 @@ def template() -> Image:
         disk = Disk(scratch() / "template", "memory.db")
         open_writer(disk.path, BUDGET_MB).close()
         _template.update(disk.image())
-        disk.wipe()
+        disk.remove()
     return dict(_template)

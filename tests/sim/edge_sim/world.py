@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-START_US = 1_767_225_600_000_000
-"""2026-01-01, UTC microseconds: what a sound clock shows when a run begins."""
+from edge_sync.trust.clock import BUILT_US
+
+START_US = BUILT_US + 86_400_000_000
+"""UTC microseconds: what a sound clock shows when a run begins; no site believes one before `BUILT_US`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +35,17 @@ class World:
     rng: random.Random = field(init=False)
     timeline: list[Moment] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    _heap: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _heap: list[tuple[float, int, Callable[[], object]]] = field(default_factory=list)
     _asked: int = 0
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
 
-    def after(self, delay_s: float, do: Callable[[], None]) -> None:
+    def after(self, delay_s: float, do: Callable[[], object]) -> None:
         """Have it done so many seconds from now."""
         self.at(self.now + delay_s, do)
 
-    def at(self, when_s: float, do: Callable[[], None]) -> None:
+    def at(self, when_s: float, do: Callable[[], object]) -> None:
         """Have it done then; what is asked for the same moment is done in the order of asking."""
         self._asked += 1
         heapq.heappush(self._heap, (max(when_s, self.now), self._asked, do))
