@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
-from edge_cli.publish import TrustOption, publish_file, unsigned_parts
+from edge_cli.publish import AgainOption, TrustOption, publish_file, unsigned_parts
 from edge_cli.release import make_release
 from edge_cli.trust import KeysOption, PassphraseOption, open_repository
 from edge_models.errors import RejectedError
@@ -29,6 +29,7 @@ def publish(
     hub: HubOption = None,
     token_file: TokenOption = None,
     hub_dir: HubDirOption = None,
+    again: AgainOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Check agents against their models and policies, sign them, and hand the signature to the hub.
@@ -39,4 +40,4 @@ def publish(
     if missing := unsigned_parts(release, open_repository(trust, keys or ())):
         raise RejectedError(f"{file}: {missing[0]} is not signed: publish it first (`model publish`, `policy publish`)")
     name, content = f"release {release.release}", release.document.encode()
-    publish_file(AGENTS, content, name, trust, keys, passphrase_file, (hub, token_file, hub_dir), as_json)
+    publish_file(AGENTS, content, name, trust, keys, passphrase_file, (hub, token_file, hub_dir), as_json, again)

@@ -94,9 +94,16 @@ def _details(shown: dict[str, Any], gaps: list[dict[str, Any]]) -> list[str]:
     lines = [f"labels: {labels or 'none'}"]
     if wanted:
         lines.append(f"should run: release {wanted['release']}, generation {wanted['generation']}")
+    said = shown["reported"] or {}
+    if said.get("hold"):
+        lines.append(f"takes nothing new: {said['hold']}")
+    if said.get("on_trial"):
+        lines.append("on trial: what it runs is not confirmed yet")
+    if said.get("behind_s"):
+        lines.append(f"its clock is at least {said['behind_s']} s behind")
     if reason:
         lines.append(f"says: {reason}")
-    lines += [f"stream {each['epoch']}:{each['lane']}: held up to {each['high']}" for each in shown["streams"]]
+    lines += [f"stream {each['epoch']}:{each['lane']}: here up to {each['high']}" for each in shown["streams"]]
     for gap in gaps:
         span = f"{gap['epoch']}:{gap['lane']}:{gap['first']}-{gap['last']}"
         what = "let go" if gap["reason"].startswith((EXPIRED, ERASED)) else "lost"

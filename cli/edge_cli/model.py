@@ -11,7 +11,7 @@ from rich.table import Table
 
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
 from edge_cli.output import data, emit_json, talk
-from edge_cli.publish import TrustOption, publish_file, read_file
+from edge_cli.publish import AgainOption, TrustOption, publish_file, read_file
 from edge_cli.trust import KeysOption, PassphraseOption
 from edge_models.build.recipe import load_recipe, needs_extra, recipe_names
 from edge_models.bundle import Bundle, read_bundle
@@ -57,6 +57,7 @@ def publish(
     hub: HubOption = None,
     token_file: TokenOption = None,
     hub_dir: HubDirOption = None,
+    again: AgainOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle, sign that it may run, and give both to the hub.
@@ -68,7 +69,7 @@ def publish(
         read_bundle(content)
     except RejectedError as error:
         raise RejectedError(f"{bundle}: {error}") from None
-    publish_file(MODELS, content, bundle.name, trust, keys, passphrase_file, (hub, token_file, hub_dir), as_json)
+    publish_file(MODELS, content, bundle.name, trust, keys, passphrase_file, (hub, token_file, hub_dir), as_json, again)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 from edge_agent.policy import CaseResult, Policy, PolicyError, load_policy, run_cases
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
 from edge_cli.output import CONFIG, FOUND, data, emit_json, talk
-from edge_cli.publish import TrustOption, publish_file, read_file
+from edge_cli.publish import AgainOption, TrustOption, publish_file, read_file
 from edge_cli.trust import KeysOption, PassphraseOption
 from edge_sync.trust.paths import POLICIES
 
@@ -63,6 +63,7 @@ def publish(
     hub: HubOption = None,
     token_file: TokenOption = None,
     hub_dir: HubDirOption = None,
+    again: AgainOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a policy, sign that it may run, and give both to the hub.
@@ -71,7 +72,7 @@ def publish(
     """
     content = read_file(file)
     load_policy(content, file.name)
-    publish_file(POLICIES, content, file.name, trust, keys, passphrase_file, (hub, token_file, hub_dir), as_json)
+    publish_file(POLICIES, content, file.name, trust, keys, passphrase_file, (hub, token_file, hub_dir), as_json, again)
 
 
 def _load(files: list[Path]) -> tuple[dict[Path, Policy], dict[Path, tuple[str, ...]]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edge_sync.trust.keys import Secrets
     from edge_sync.trust.repository import Repository
 
+AgainOption = Annotated[bool, typer.Option("--again", help="Also sign what was withdrawn.")]
 TrustOption = Annotated[Path, typer.Option("--trust", metavar="DIR", help="The operator's folder.", show_default=False)]
 
 
@@ -31,6 +32,7 @@ def publish_file(
     passphrase_file: Path | None,
     hub: tuple[str | None, Path | None, Path | None],
     as_json: bool,
+    again: bool = False,
 ) -> None:
     """Sign these bytes, and give them and the signature to the hub: the whole of a `publish` command.
 
@@ -41,7 +43,8 @@ def publish_file(
     repository, client = open_repository(trust, keys or ()), connect(*hub)
     digest = digest_of(content)
     client.request("GET", "/api/v1/trust")
-    added = repository.add([Target(kind, digest, len(content), name)], passphrases(passphrase_file, sys.stdin.isatty()))
+    secrets = passphrases(passphrase_file, sys.stdin.isatty())
+    added = repository.add([Target(kind, digest, len(content), name)], secrets, again)
     if kind != AGENTS:  # those travel in the release
         upload(digest, content, client)
     versions = hand_over(repository, client)["versions"]
@@ -53,7 +56,11 @@ def publish_file(
 
 
 def sign_release(
-    release: Release, blobs: Mapping[Digest, bytes], repository: "Repository", secrets: "Secrets"
+    release: Release,
+    blobs: Mapping[Digest, bytes],
+    repository: "Repository",
+    secrets: "Secrets",
+    again: bool = False,
 ) -> list[str]:
     """Sign all of a release that is not signed yet; the new target paths."""
     from edge_sync.trust.repository import Target  # noqa: PLC0415 - as above
@@ -63,7 +70,7 @@ def sign_release(
     for agent in release.agents:
         for kind, digest in ((MODELS, agent.bundle), (POLICIES, agent.policy)):
             wanted.append(Target(kind, digest, len(blobs[Digest(digest)]), release.artifacts[digest].name))
-    return repository.add(wanted, secrets)
+    return repository.add(wanted, secrets, again)
 
 
 def unsigned_parts(release: Release, repository: "Repository") -> list[str]:

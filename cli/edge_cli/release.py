@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edge_agent.policy import load_policy
 from edge_cli.hub_client import HubClient, HubDirOption, HubOption, HubRefusal, TokenOption, connect
 from edge_cli.output import data, emit_json, talk
-from edge_cli.publish import hand_over_newer, sign_release, upload
+from edge_cli.publish import AgainOption, hand_over_newer, sign_release, upload
 from edge_cli.trust import KeysOption, PassphraseOption, open_repository, passphrases
 from edge_models.bundle import read_bundle
 from edge_models.digests import Digest, digest_of
@@ -179,6 +179,7 @@ def create(
     ] = None,
     keys: KeysOption = None,
     passphrase_file: PassphraseOption = None,
+    again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check every bundle and policy of a release, sign it, and write it as a folder that can be pushed.
@@ -189,7 +190,7 @@ def create(
     metadata, new = None, list[str]()
     if trust is not None:
         repository = open_repository(trust, keys or ())
-        new = sign_release(release, blobs, repository, passphrases(passphrase_file, sys.stdin.isatty()))
+        new = sign_release(release, blobs, repository, passphrases(passphrase_file, sys.stdin.isatty()), again)
         metadata = repository.files()
     write_release(release, blobs, out, metadata)
     if as_json:

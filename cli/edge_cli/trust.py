@@ -133,6 +133,8 @@ def init(
     if online_key is None or director_key is None:
         client = connect(hub, token_file, hub_dir)
         online_key, director_key = _hub_keys(client)
+        if client.request("GET", PATH).get("versions"):
+            raise ConfigError("the hub has an operator already: use that folder (`edge-agent trust status DIR`)")
     elif hub is not None or hub_dir is not None:
         raise ConfigError("either the hub is asked for its keys, or they are given: not both")
     from edge_sync.trust.repository import Repository  # noqa: PLC0415 - as above

@@ -115,11 +115,11 @@ def import_(
     source = Stick(stick)
     envelope = source.desired(site.config.site)
     asked = load(Desired, unverified_payload(envelope))
-    before = read_overview(site.data)
-    if asked.generation < before.floor:
+    floor = read_overview(site.data).floor if (site.data / "memory.db").exists() else 0  # it may never have run
+    if asked.generation < floor:
         raise RejectedError(
             f"{stick}: what it asks for (generation {asked.generation}) is older than what {site.config.site} "
-            f"has seen ({before.floor}): make a new stick"
+            f"has seen ({floor}): make a new stick"
         )
     needed = _needed(asked, site)
     blobs = {digest: path for digest, path in source.blobs().items() if digest in needed}

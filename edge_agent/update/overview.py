@@ -81,7 +81,7 @@ def read_overview(data: Path) -> Overview:
     """The overview of the site whose data folder this is. Raises `ConfigError` where there is none."""
     memory = data / "memory.db"
     if not memory.exists():
-        raise ConfigError(f"{data}: this site never ran: there is no memory.db")
+        raise ConfigError(f"{data}: this site never ran: start it with `edge-agent run`")
     wishes = Wishes(data)
     try:
         with closing(sqlite3.connect(f"{memory.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as db:

@@ -233,7 +233,7 @@ class SiteUpdates:
             self.take_trust(metadata)
         except RejectedError as error:
             # A stick may be older than what the link brought, and its document right all the same.
-            self.refusals.add(f"stick: {error}")
+            log.info("stick_trust_passed_over", extra={"reason": str(error)})
         document = load(Desired, verify(envelope, DESIRED_TYPE, self._trusted.directors))
         if self._updater.news(document):
             needed = {digest for digest in document.release.get("artifacts", {}) if isinstance(digest, str)}

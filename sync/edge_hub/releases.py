@@ -259,8 +259,8 @@ def _check_signed(db: Connection, release: Release) -> None:
         wanted["policies", agent.policy] = f"policy {release.artifacts[agent.policy].name} of agent {agent.name!r}"
     if (missing := unsigned(db, wanted)) is not None:
         raise RejectedError(
-            f"release {release.release}: {missing} is not signed, or not any more: "
-            "`edge-agent release create --trust DIR` signs what is missing"
+            f"release {release.release}: {missing} is not signed, or was withdrawn: "
+            "`edge-agent release create --trust DIR` signs what never was"
         )
 
 

@@ -18,6 +18,9 @@ HUB = ("online", "director")
 
 ROLES = (*OFFLINE, *HUB)
 
+WITHDRAWN = "x-withdrawn"
+"""A field of a role's metadata, beside those of the standard: what it named once and no longer does, on purpose."""
+
 
 class Draft:
     """Metadata that may be changed, until `signed` makes new versions of what was."""
@@ -47,6 +50,15 @@ class Draft:
         """What this role names, by path, to be changed: there will be a new version of it."""
         self.touch(role)
         return self._targets[role].signed.targets
+
+    def withdrawn(self, role: str) -> list[str]:
+        """The paths that this role no longer names on purpose; a copy."""
+        return list(self._targets[role].signed.unrecognized_fields.get(WITHDRAWN, []))
+
+    def set_withdrawn(self, role: str, paths: list[str]) -> None:
+        """With the next version of this role."""
+        self.touch(role)
+        self._targets[role].signed.unrecognized_fields[WITHDRAWN] = sorted(set(paths))
 
     def threshold(self, role: str) -> int:
         """How many of its keys must sign."""

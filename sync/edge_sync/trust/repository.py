@@ -88,10 +88,11 @@ class Repository:
             raise
         return cls(folder, now)
 
-    def add(self, targets: Iterable[Target], secrets: Secrets) -> list[str]:
+    def add(self, targets: Iterable[Target], secrets: Secrets, again: bool = False) -> list[str]:
         """Sign what may run; the paths that were not signed before. Nothing changes where all were.
 
-        Raises `RejectedError` for a digest that is none, or is signed with another size.
+        Raises `RejectedError` for a digest that is none, or is signed with another size, or was withdrawn and is not
+        to be signed `again`.
         """
         added = []
         with self._change(secrets) as draft:
@@ -104,6 +105,13 @@ class Repository:
                 if known is not None and known.size_bytes != target.size_bytes:
                     raise RejectedError(f"target {target.path}: is signed with {known.size_bytes} bytes")
                 if known is None:
+                    withdrawn = draft.withdrawn(target.kind)
+                    if target.path in withdrawn and not again:
+                        raise RejectedError(
+                            f"{target.name} ({target.path}) was withdrawn: --again signs it all the same"
+                        )
+                    if target.path in withdrawn:
+                        draft.set_withdrawn(target.kind, [path for path in withdrawn if path != target.path])
                     extra = {"custom": {"name": target.name}}
                     file = TargetFile(target.size_bytes, {"sha256": digest}, target.path, extra)
                     draft.targets(target.kind)[target.path] = file
@@ -116,7 +124,9 @@ class Repository:
         with self._change(secrets) as draft:
             if path not in self.signed():
                 raise ConfigError(f"target {path!r}: is not signed; trust status --json lists what is")
-            del draft.targets(path.partition("/")[0])[path]
+            role = path.partition("/")[0]
+            del draft.targets(role)[path]
+            draft.set_withdrawn(role, [*draft.withdrawn(role), path])
 
     def add_key(self, role: str, secrets: Secrets, uri: str | None = None, public: str | None = None) -> str:
         """Give a role one more key and return its id: a new file; or the one `uri` names, whose public half `public` is

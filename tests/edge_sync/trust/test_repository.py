@@ -617,3 +617,15 @@ def test_a_site_refuses_what_has_ended(hub: Hub, tmp_path: Path) -> None:
     Repository(repository.folder, today).renew(no_passphrase, OFFLINE[1:])
     hub.publish(repository.files())
     site.updater().refresh()
+
+
+def test_what_was_withdrawn_is_not_signed_again_by_the_way(repository: Repository) -> None:
+    repository.add([MODEL], no_passphrase)
+    repository.withdraw(MODEL.path, no_passphrase)
+    with pytest.raises(RejectedError, match=r"was withdrawn: --again signs it all the same"):
+        repository.add([MODEL, POLICY], no_passphrase)
+    assert repository.signed() == {}, "nothing of it was signed"
+    assert repository.add([MODEL], no_passphrase, again=True) == [MODEL.path]
+    repository.withdraw(MODEL.path, no_passphrase)
+    with pytest.raises(RejectedError, match="was withdrawn"):
+        repository.add([MODEL], no_passphrase)
