@@ -20,7 +20,7 @@ def _kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=["mosquitto", "amqtt"], scope="module")
+@pytest.fixture(params=["mosquitto", pytest.param("amqtt", marks=pytest.mark.long)], scope="module")
 def kind(request: pytest.FixtureRequest) -> Any:
     """Each kind of broker that can run here."""
     return _kind(request)
