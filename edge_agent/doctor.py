@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,9 @@ from edge_agent.memory.schema import reading
 from edge_agent.memory.splice import DAMAGED
 from edge_agent.memory.wear import recent
 from edge_agent.update.slots import read_refused, read_slot
-from edge_models.errors import KitError
-from edge_sync.release import resolve
+from edge_models.digests import Digest, digest_of
+from edge_models.errors import ConfigError, KitError, RejectedError
+from edge_sync.release import Release, resolve
 from edge_sync.rows import ERASED, EXPIRED
 
 CONNECT_S = 3.0
@@ -159,8 +160,27 @@ def _release(site: Site) -> Iterator[Finding]:
         yield Finding("fail", "release", what, "publish a release that this site can run")
 
 
+def _what_runs(site: Site) -> tuple[Release, Mapping[Digest, bytes]]:
+    """The release that runs, or would, and its bytes; nothing on the disk changes. Raises `KitError`."""
+    slot = None
+    if (site.data / "memory.db").exists():
+        with reading(site.data / "memory.db") as connection:
+            slot = read_slot(connection, "active")
+    if slot is None or not slot.generation:
+        return resolve(site.config.release, site.config.agents, site.base)
+    blobs = {}
+    for digest in map(Digest, slot.release.artifacts):
+        try:
+            blobs[digest] = (site.data / "blobs" / digest.removeprefix("sha256:")).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"release {slot.release.release}: artifact {digest[:19]}: {error.strerror}") from None
+        if digest_of(blobs[digest]) != digest:
+            raise RejectedError(f"release {slot.release.release}: artifact {digest[:19]} is damaged on this disk")
+    return slot.release, blobs
+
+
 def _agents(site: Site) -> Iterator[Finding]:
-    release, blobs = resolve(site.config.release, site.config.agents, site.base)
+    release, blobs = _what_runs(site)
     for brain in deploy(release, site.config.labels, blobs).brains:
         model = brain.model.contract
         yield Finding("ok", "agent", f"{brain.spec.name}: model {model.name} {model.version} passes its golden check")

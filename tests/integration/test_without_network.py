@@ -29,6 +29,8 @@ def test_a_site_that_never_had_a_link_takes_a_release_from_a_stick(desk: Command
     assert (shown["release"], shown["previous"], shown["on_trial"], shown["running"]) == (2, 1, True, True)
     assert shown["trust"]["models"]["version"] == 2
 
+    assert "model appliance 2 passes its golden check" in desk.run("doctor", site, code=1), "no hub, and what runs"
+
     said = desk.run("update", "rollback", site, "--reason", "labels the wrong shelf")
     assert "it runs release 1" in said
     shown = desk.status(site)
