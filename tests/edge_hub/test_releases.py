@@ -117,8 +117,8 @@ def test_what_the_operator_has_not_signed_is_kept_and_not_pushed(
         unsigned.push(1, None, "operator")
     desk.sign(release(1), BLOBS)
     for digest, kind, says in (
-        (digest_of(BUNDLE), "models", "bundle m of agent 'press' is not signed, or not any more"),
-        (digest_of(POLICY), "policies", "policy p of agent 'press' is not signed, or not any more"),
+        (digest_of(BUNDLE), "models", "bundle m of agent 'press' is not signed, or was withdrawn"),
+        (digest_of(POLICY), "policies", "policy p of agent 'press' is not signed, or was withdrawn"),
     ):
         desk.operator.repository.withdraw(f"{kind}/{digest.removeprefix('sha256:')}", no_passphrase)
         desk.hand_over()
