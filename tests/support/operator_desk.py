@@ -55,8 +55,9 @@ class Operator:
         return made
 
     def sign(self, release: Release, blobs: Mapping[Digest, bytes]) -> None:
-        """All that the release needs."""
-        self.repository.add(targets(release, {str(digest): len(data) for digest, data in blobs.items()}), no_passphrase)
+        """All that the release needs, also what was withdrawn."""
+        sizes = {str(digest): len(data) for digest, data in blobs.items()}
+        self.repository.add(targets(release, sizes), no_passphrase, again=True)
 
     @property
     def texts(self) -> dict[str, str]:
