@@ -67,7 +67,8 @@ def test_what_is_no_stick_or_for_another_site_is_one_clear_line(desk: CommandDes
     desk.release(2, "2")
     stick = desk.folder / "stick"
     desk.run("update", "export", "--to", "plant-01", "--out", stick, "--hub-dir", desk.hub.folder)
-    assert "never ran" in desk.run("update", "import", stick, "--site", site, code=2)
+    assert "never ran: start it" in desk.run("update", "status", site, code=2)
+    assert "it does so when it starts" in desk.run("update", "import", stick, "--site", site)
     desk.start(other)
     until((other.parent / "data" / "memory.db").exists, "the other site")
     assert "is not for plant-02: it is for plant-01" in desk.run("update", "import", stick, "--site", other, code=3)
