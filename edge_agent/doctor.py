@@ -1,6 +1,5 @@
 """What is wrong with a site, and what to do about it. Changes nothing; works beside a running site."""
 
-import fcntl
 import os
 import shutil
 import socket
@@ -8,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from edge_agent.brain import deploy
 from edge_agent.config import Site
 from edge_agent.memory.damage import read_mark
+from edge_agent.memory.lock import is_locked
 from edge_agent.memory.outbox import streams
 from edge_agent.memory.queries import open_intents
 from edge_agent.memory.rescue import set_aside
@@ -81,21 +80,10 @@ def _disk(site: Site) -> Iterator[Finding]:
 
 
 def _process(site: Site) -> Iterator[Finding]:
-    if _running(site.data / "lock"):
+    if is_locked(site.data):
         yield Finding("ok", "process", "the site runs")
     else:
         yield Finding("warn", "process", "the site does not run", "start it: edge-agent run SITE.yaml")
-
-
-def _running(lock: Path) -> bool:
-    if not lock.exists():
-        return False
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 def _memory(site: Site) -> Iterator[Finding]:
@@ -130,7 +118,7 @@ def _memory(site: Site) -> Iterator[Finding]:
         )
     if damaged:
         yield Finding("warn", "memory", f"{damaged} records were damaged on this disk", "replace the disk or card")
-    if intents and not _running(site.data / "lock"):
+    if intents and not is_locked(site.data):
         yield Finding("warn", "memory", f"{intents} acts were cut short", "they are settled when the site starts")
 
 

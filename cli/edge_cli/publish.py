@@ -13,7 +13,8 @@ from edge_cli.trust import hand_over, open_repository, passphrases
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.release import Release
-from edge_sync.trust.paths import AGENTS, MODELS, POLICIES, Kind
+from edge_sync.trust.collection import versions_of
+from edge_sync.trust.paths import AGENTS, Kind, parts_of, target_path
 
 if TYPE_CHECKING:
     from edge_sync.trust.keys import Secrets
@@ -52,7 +53,7 @@ def publish_file(
         emit_json({"digest": digest, "name": name, "kind": kind, "new": bool(added), "versions": versions})
         return
     how = "signed and published" if added else "was signed already; published"
-    data.print(f"{name}: {how} as {kind}/{digest.removeprefix('sha256:')}", markup=False)
+    data.print(f"{name}: {how} as {target_path(kind, digest)}", markup=False)
 
 
 def sign_release(
@@ -68,7 +69,7 @@ def sign_release(
     document = release.document.encode()
     wanted: list[Target] = [Target(AGENTS, digest_of(document), len(document), f"release {release.release}")]
     for agent in release.agents:
-        for kind, digest in ((MODELS, agent.bundle), (POLICIES, agent.policy)):
+        for kind, digest in parts_of(agent):
             wanted.append(Target(kind, digest, len(blobs[Digest(digest)]), release.artifacts[digest].name))
     return repository.add(wanted, secrets, again)
 
@@ -78,8 +79,8 @@ def unsigned_parts(release: Release, repository: "Repository") -> list[str]:
     signed = repository.signed()
     missing = []
     for agent in release.agents:
-        for kind, digest in ((MODELS, agent.bundle), (POLICIES, agent.policy)):
-            if f"{kind}/{digest.removeprefix('sha256:')}" not in signed:
+        for kind, digest in parts_of(agent):
+            if target_path(kind, digest) not in signed:
                 missing.append(release.artifacts[digest].name)
     return missing
 
@@ -97,15 +98,11 @@ def hand_over_newer(files: Mapping[str, bytes], client: HubClient) -> bool:
 
 
 def newest(files: Mapping[str, bytes]) -> dict[str, int]:
-    """Role → highest version, by the names of the files."""
-    found: dict[str, int] = {}
+    """Role → highest version, by the names of the files. Raises `RejectedError` for a name that has none."""
     for name in files:
-        version, _, rest = name.partition(".")
-        role = rest.removesuffix(".json")
-        if not version.isdigit() or rest == role:
+        if not versions_of([name]):
             raise RejectedError(f"{name}: is no file of trust metadata")
-        found[role] = max(int(version), found.get(role, 0))
-    return found
+    return versions_of(files)
 
 
 def read_file(path: Path) -> bytes:

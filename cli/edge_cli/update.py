@@ -1,6 +1,5 @@
 """`edge-agent update`: what a site runs and should run, as its technician sees and steers it; and sticks for it."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,10 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from edge_agent.config import Site, load_site
+from edge_agent.memory.lock import is_locked
 from edge_agent.update.overview import Overview, read_overview
 from edge_agent.update.wishes import Wishes
 from edge_cli.hub_client import HubClient, HubDirOption, HubOption, TokenOption, connect
 from edge_cli.output import FOUND, data, emit_json, talk
+from edge_hub.files import sync_tree
 from edge_models.errors import ConfigError, RejectedError, RetryableError
 from edge_sync.documents import Desired, load
 from edge_sync.release import Release
@@ -44,11 +45,11 @@ def status(file: SiteArgument, as_json: JsonOption = False) -> None:
     site = load_site(file)
     found = read_overview(site.data)
     if as_json:
-        emit_json(found.to_json() | {"site": site.config.site, "running": _runs(site)})
+        emit_json(found.to_json() | {"site": site.config.site, "running": is_locked(site.data)})
         return
     for line in found.lines():
         data.print(line, markup=False, soft_wrap=True)
-    if not _runs(site):
+    if not is_locked(site.data):
         talk.print("the site does not run now")
 
 
@@ -175,7 +176,7 @@ def export(
         (part / "blobs").mkdir()
         index = _fill(part, to, days, client)
         (part / INDEX).write_text(index.model_dump_json(indent=1) + "\n")
-        _sync(part)
+        sync_tree(part)
         part.rename(out)
     except OSError as error:
         raise RetryableError(f"{error.filename or out}: {error.strerror}") from None
@@ -232,7 +233,7 @@ def _follow(
 ) -> None:
     """Wait until the site has done it, and say so; exit 1 where it refused."""
     name = site.config.site
-    if not _runs(site):
+    if not is_locked(site.data):
         _say(f"{what}: it does so when it starts", {"site": name, "outcome": "waits"}, as_json)
         return
     deadline = time.monotonic() + wait_s
@@ -277,33 +278,8 @@ def _alarm(site: Site, since_us: int) -> str | None:
     return None
 
 
-def _runs(site: Site) -> bool:
-    """Whether a process runs this site now."""
-    try:
-        fd = os.open(site.data / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(fd)
-
-
 def _days(text: str) -> int:
     number = text.removesuffix("d")
     if not number.isdigit() or not 1 <= int(number) <= 365:
         raise ConfigError(f"--valid {text!r}: wanted days, 1d to 365d")
     return int(number)
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -23,7 +23,7 @@ from edge_sync.documents import DESIRED_TYPE, Desired, Reported, dump, load
 from edge_sync.release import Release
 from edge_sync.signing import verify
 from edge_sync.trust.client import Trusted
-from edge_sync.trust.paths import AGENTS, MODELS, POLICIES
+from edge_sync.trust.paths import AGENTS, parts_of
 from edge_sync.updater import Activate, Effect, Fetch, Patch, Report, Updater
 
 log = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class SiteUpdates:
         if (now := self._clock.monotonic_s()) >= self._report_at:
             self._report_at = now + REPORT_AGAIN_S
             self._outbox.reported(self.reported())
-        if (reason := self._switcher.proving.look(self._clock.monotonic_s())) is not None:
+        if (reason := self._switcher.proving.look(now)) is not None:
             self._go_back(reason)
         if (wish := self._wishes.next()) is not None:
             self._grant(wish)
@@ -252,7 +252,7 @@ class SiteUpdates:
         if not self._trust.allows(AGENTS, part.document_digest):
             raise RejectedError(f"desired: release {part.release}: its agents document is not signed by the operator")
         for agent in part.agents_for(self._labels):
-            for kind, digest in ((MODELS, agent.bundle), (POLICIES, agent.policy)):
+            for kind, digest in parts_of(agent):
                 described = part.artifacts.get(digest)
                 if not self._trust.allows(kind, digest, described.size if described is not None else None):
                     raise RejectedError(

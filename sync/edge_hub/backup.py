@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge_hub.broker.mosquitto import ACL, PASSWD
 from edge_hub.broker.running import last_run, note_running
 from edge_hub.erasures import ERASURES
-from edge_hub.files import make_private, sync_folder
+from edge_hub.files import make_private, sync_folder, sync_tree
 from edge_models.errors import ConfigError, RetryableError
 
 MANIFEST = "manifest.json"
@@ -75,7 +75,7 @@ def back_up(folder: Path, out: Path, now_us: int, with_database: bool = True) ->
         if out.suffix == ".tar":
             _pack(staging, out)
         else:
-            _sync_tree(staging)
+            sync_tree(staging)
             staging.rename(out)
         sync_folder(out.parent)
     except (OSError, sqlite3.Error) as error:
@@ -180,13 +180,3 @@ def _pack(staging: Path, out: Path) -> None:
         partial.rename(out)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _sync_tree(folder: Path) -> None:
-    """Make all of it durable: the rename may not become so before."""
-    for path in [folder, *folder.rglob("*")]:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -30,6 +30,12 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make all of it durable: a rename of it may not become so before."""
+    for path in [folder, *folder.rglob("*")]:
+        sync_folder(path)
+
+
 def make_private(folder: Path) -> None:
     """Make the folder and those above it that are missing, all mode 0700."""
     if not folder.is_dir():

@@ -19,7 +19,7 @@ from edge_models.errors import RejectedError
 from edge_sync.documents import DESIRED_TYPE, MAX_DOCUMENT_BYTES, Delta, Desired, Reported, dump
 from edge_sync.release import Artifact, Release
 from edge_sync.signing import sign
-from edge_sync.trust.paths import Kind
+from edge_sync.trust.paths import AGENTS, Kind, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -253,10 +253,10 @@ def _document(db: Connection, number: int) -> dict[str, Any]:
 
 def _check_signed(db: Connection, release: Release) -> None:
     """Sites would refuse it."""
-    wanted: dict[tuple[Kind, str], str] = {("agents", release.document_digest): "its agents document"}
+    wanted: dict[tuple[Kind, str], str] = {(AGENTS, release.document_digest): "its agents document"}
     for agent in release.agents:
-        wanted["models", agent.bundle] = f"bundle {release.artifacts[agent.bundle].name} of agent {agent.name!r}"
-        wanted["policies", agent.policy] = f"policy {release.artifacts[agent.policy].name} of agent {agent.name!r}"
+        for part, what in zip(parts_of(agent), ("bundle", "policy"), strict=True):
+            wanted[part] = f"{what} {release.artifacts[part[1]].name} of agent {agent.name!r}"
     if (missing := unsigned(db, wanted)) is not None:
         raise RejectedError(
             f"release {release.release}: {missing} is not signed, or was withdrawn: "

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from edge_hub.schema import trust as table
 from edge_models.errors import RejectedError
+from edge_sync.trust.collection import versions_of
 from edge_sync.trust.paths import KINDS
 
 if TYPE_CHECKING:
@@ -71,27 +72,24 @@ class HeldSet:
 
 
 def read_set(db: Connection) -> HeldSet | None:
+    """The set in the table; None where nothing was handed over yet."""
     files = {row.name: bytes(row.data) for row in db.execute(select(table.c.name, table.c.data))}
     return HeldSet(files) if files else None
 
 
 def held_versions(db: Connection) -> dict[str, int]:
     """Role → version, by the names alone: asked for every report. Snapshot and timestamp are always of one version."""
-    versions: dict[str, int] = {}
-    for name in db.scalars(select(table.c.name)):
-        number, _, role = name.removesuffix(".json").partition(".")
-        if role:
-            versions[role] = max(int(number), versions.get(role, 0))
+    versions = versions_of(db.scalars(select(table.c.name)))
     return versions | {"timestamp": versions["snapshot"]} if versions else {}
 
 
 def newest(files: Mapping[str, bytes], role: str) -> str:
+    """The name of this role's newest file. Raises `RejectedError` where there is none."""
     if role == "timestamp":
         return "timestamp.json"
-    versions = [int(name.split(".")[0]) for name in files if name.split(".")[1:] == [role, "json"]]
-    if not versions:
+    if (version := versions_of(files).get(role)) is None:
         raise RejectedError(f"trust metadata: it holds no {role}")
-    return f"{max(versions)}.{role}.json"
+    return f"{version}.{role}.json"
 
 
 def verified(files: Mapping[str, bytes], held: HeldSet | None, now: datetime) -> SignedSet:

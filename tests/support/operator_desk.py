@@ -10,6 +10,7 @@ from edge_hub.trust import Trust, packed_set
 from edge_models.digests import Digest, digest_of
 from edge_sync.release import Release
 from edge_sync.signing import make_key
+from edge_sync.trust.paths import parts_of
 from edge_sync.trust.repository import Repository, Target
 
 Api = Callable[..., Any]
@@ -118,6 +119,5 @@ def targets(release: Release, sizes: Mapping[str, int]) -> list[Target]:
     document = release.document.encode()
     made = [Target("agents", digest_of(document), len(document), f"release {release.release}")]
     for agent in release.agents:
-        made.append(Target("models", agent.bundle, sizes[agent.bundle], agent.name))
-        made.append(Target("policies", agent.policy, sizes[agent.policy], agent.name))
+        made += [Target(kind, digest, sizes[digest], agent.name) for kind, digest in parts_of(agent)]
     return made

@@ -4,7 +4,7 @@ Whoever owns the link may have made it: here it is only bounded and named; `edge
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from backports import zstd
@@ -57,6 +57,15 @@ def _count(raw: bytes) -> int:
     if raw[:1] == b"\xdf":
         return int.from_bytes(raw[1:5], "big")
     return 0
+
+
+def versions_of(names: Iterable[str]) -> dict[str, int]:
+    """Role → the highest version among these file names; the timestamp's has none in its name."""
+    found: dict[str, int] = {}
+    for name in names:
+        if (match := _NAME.fullmatch(name)) is not None and match[1] is not None:
+            found[match[1]] = max(int(name.partition(".")[0]), found.get(match[1], 0))
+    return found
 
 
 def check(files: Mapping[str, bytes]) -> None:

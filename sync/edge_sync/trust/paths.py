@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Literal
 
+from edge_sync.release import AgentSpec
+
 Kind = Literal["models", "policies", "agents"]
 """What the operator signs, and the name of the role that does."""
 
@@ -39,6 +41,11 @@ MAX_SET_BYTES = 8 * 1024 * 1024
 
 MAX_PACKED_BYTES = 768 * 1024
 """Of a set as one message: less than what brokers are set to pass on."""
+
+
+def parts_of(agent: AgentSpec) -> tuple[tuple[Kind, str], tuple[Kind, str]]:
+    """What of an agent has to be signed beside the document that names it, by kind and digest."""
+    return (MODELS, agent.bundle), (POLICIES, agent.policy)
 
 
 def target_path(kind: Kind, digest: str) -> str:

@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operator_desk import Desk, no_passphrase
+from operator_desk import Clock, Desk, no_passphrase
 
 from edge_models.digests import digest_of
 from edge_models.errors import ConfigError, RejectedError
@@ -23,19 +23,6 @@ from edge_sync.trust.repository import Target
 
 MODEL = b"the bytes of a model"
 DAY_US = 86_400_000_000
-
-
-class Clock:
-    """A clock that tests move."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2027, 3, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def us(self) -> int:
-        return round(self.at.timestamp() * 1e6)
 
 
 @pytest.fixture
