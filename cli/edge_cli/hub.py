@@ -42,6 +42,13 @@ def serve(
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=99, help="Processes that take in; with 1 the hub does it itself.")
     ] = 1,
+    mqtts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where its own broker listens for sites on other machines: TLS, by certificate (docs/operations.md).",
+        ),
+    ] = None,
 ) -> None:
     """Run a hub: take in what sites deliver, serve the API, tell sites what to run; Ctrl-C or SIGTERM ends it.
 
@@ -54,7 +61,7 @@ def serve(
 
     log_to_stderr("info")
     crew = [sys.executable, "-m", "edge_cli.hub_worker"]
-    serve_hub(folder, http, broker, _say, database, workers, crew)
+    serve_hub(folder, http, broker, _say, database, workers, crew, mqtts)
 
 
 def _say(line: str) -> None:

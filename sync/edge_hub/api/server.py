@@ -8,6 +8,7 @@ import time
 import uvicorn
 from starlette.types import ASGIApp
 
+from edge_hub.address import host_and_port
 from edge_models.errors import ConfigError, RetryableError
 from edge_sync.mqtt import is_loopback
 
@@ -16,10 +17,7 @@ START_S = 10.0
 
 def bind(address: str) -> socket.socket:
     """A listening socket on HOST:PORT; port 0 is any. Raises `ConfigError`."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise ConfigError(f"--http {address!r}: write HOST:PORT, as in 127.0.0.1:8600")
+    host, port = host_and_port("--http", address, "127.0.0.1:8600")
     if not is_loopback(host):
         raise ConfigError(
             f"--http {address!r}: the API speaks no TLS yet, so it listens on this machine only: "
@@ -27,7 +25,7 @@ def bind(address: str) -> socket.socket:
         )
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family)
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(f"--http {address!r}: {error.strerror}: choose another port") from None
 

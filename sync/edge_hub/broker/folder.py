@@ -32,6 +32,11 @@ class BrokerFolder:
         """The file of users and password hashes."""
         return self.path / "credentials.json"
 
+    @property
+    def tls(self) -> Path:
+        """Where whoever issues certificates puts what the listener for sites elsewhere reads."""
+        return self.path / "tls"
+
     def users(self) -> dict[str, User]:
         """The users there are. Raises `ConfigError` where the file is damaged."""
         return load_users(self.credentials)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge_hub.broker.credentials import User
 from edge_hub.broker.roles import rules
+from edge_hub.broker.tls import TlsListener
 
 CONF, PASSWD, ACL = "mosquitto.conf", "mosquitto.passwd", "mosquitto.acl"
 
@@ -40,15 +41,28 @@ log_type warning
 log_type notice
 """
 
+_TLS = """\
+listener {port} {host}
+use_username_as_clientid true
+# No password is asked for here: the certificate's CN is the user, and so also the client id.
+require_certificate true
+use_identity_as_username true
+certfile {certificate}
+keyfile {key}
+cafile {clients}
+crlfile {revoked}
+set_tcp_nodelay true
+"""
+
 
 def find_mosquitto() -> str | None:
     """The mosquitto on PATH, or where Debian puts it, which is on root's PATH only."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
-def render_conf(folder: Path, port: int) -> bytes:
-    """The settings of a broker that listens on loopback only."""
-    return _SETTINGS.format(
+def render_conf(folder: Path, port: int, tls: TlsListener | None = None) -> bytes:
+    """The settings of a broker that listens on loopback by password, and by certificate where `tls` says so."""
+    settings = _SETTINGS.format(
         port=port,
         folder=folder,
         passwd=PASSWD,
@@ -58,7 +72,17 @@ def render_conf(folder: Path, port: int) -> bytes:
         message_size=MESSAGE_SIZE_LIMIT_BYTES,
         packet_size=MESSAGE_SIZE_LIMIT_BYTES + 64 * 1024,
         queued_size=64 * 1024 * 1024,
-    ).encode()
+    )
+    if tls is not None:
+        settings += _TLS.format(
+            host=tls.host,
+            port=tls.port,
+            certificate=tls.certificate,
+            key=tls.key,
+            clients=tls.clients,
+            revoked=tls.revoked,
+        )
+    return settings.encode()
 
 
 def render_passwd(users: Mapping[str, User]) -> bytes:

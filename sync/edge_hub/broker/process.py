@@ -1,4 +1,7 @@
-"""A broker as a child process: mosquitto where it is installed, else amqtt; on loopback only."""
+"""A broker as a child process: mosquitto where it is installed, else amqtt.
+
+On loopback by password; for sites elsewhere by certificate, on mosquitto only.
+"""
 
 import json
 import socket
@@ -14,6 +17,7 @@ from edge_hub.broker.mosquitto import CONF, find_mosquitto, render_conf
 from edge_hub.broker.probe import accepts
 from edge_hub.broker.roles import PROBE
 from edge_hub.broker.running import Kind, Running, find_running, last_run, note_running, process_born
+from edge_hub.broker.tls import TlsListener
 from edge_hub.files import write_private
 from edge_models.errors import ConfigError, RetryableError
 
@@ -29,16 +33,23 @@ _TRIES = 5
 class BrokerProcess:
     """A running broker. Start it from a thread that lives as long as the process: it ends with that thread."""
 
-    def __init__(self, folder: BrokerFolder, port: int = 0, prefer: Kind | None = None) -> None:
+    def __init__(
+        self, folder: BrokerFolder, port: int = 0, prefer: Kind | None = None, tls: TlsListener | None = None
+    ) -> None:
         """Starts it and waits until it lets users in.
 
-        `port` 0: the port of this folder's last broker if that is free, else any. `prefer` None: mosquitto
-        where it is installed. Raises `ConfigError` where that broker can't run, or `RetryableError` where it
-        does not get ready.
+        `port`: on loopback; 0: the port of this folder's last broker if that is free, else any. `prefer` None:
+        mosquitto where it is installed. `tls`: where sites elsewhere come in. Raises `ConfigError` where that broker
+        can't run, or `RetryableError` where it does not get ready.
         """
         self._folder = folder
         self._log = folder.path / "broker.log"
+        self._tls = tls
         self.kind: Kind = _choose(prefer)
+        if tls is not None:
+            tls.check()
+            if self.kind != "mosquitto":
+                raise ConfigError(f"{self.kind} does not check certificates: a broker for other machines is mosquitto")
         _refuse_second(folder)
         self._probe = folder.add_user(PROBE, "probe", replace=True)
         for candidate in _ports(folder, port):
@@ -103,7 +114,7 @@ class BrokerProcess:
     def _command(self, port: int) -> list[str]:
         if self.kind == "mosquitto":
             conf = self._folder.path / CONF
-            write_private(conf, render_conf(self._folder.path, port))
+            write_private(conf, render_conf(self._folder.path, port, self._tls))
             return [find_mosquitto() or "mosquitto", "-c", str(conf)]
         config = self._folder.path / "amqtt.json"
         settings = {"host": "127.0.0.1", "port": port, "credentials": str(self._folder.credentials)}

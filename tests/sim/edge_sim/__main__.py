@@ -1,5 +1,6 @@
 """`./dev sim`: run seeded fleets through every fault at once, and judge each."""
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -105,6 +106,9 @@ def _begin(mistake: str | None, die: Callable[[], None] | None) -> None:
     """In a worker: it ends with the command, whatever ends that."""
     if die is not None:
         die()
+    # The collector looked at the same modules again and again: 15 % of a seed's time, measured.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     if mistake is not None:
         BREAKS[mistake]()
 

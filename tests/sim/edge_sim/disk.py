@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 Image = dict[str, bytes]
@@ -22,6 +23,7 @@ class Disk:
 
     def __init__(self, folder: Path, database: str) -> None:
         self.folder, self._database = folder, database
+        self._counted = [f"{folder}/{database}{end}" for end in ("", "-wal", "-shm")]
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -65,8 +67,11 @@ class Disk:
 
     def used_bytes(self) -> int:
         """What the database, its log and its index take."""
-        names = (self._database, f"{self._database}-wal", f"{self._database}-shm")
-        return sum((self.folder / name).stat().st_size for name in names if (self.folder / name).exists())
+        used = 0
+        for name in self._counted:
+            with suppress(FileNotFoundError):
+                used += os.stat(name).st_size
+        return used
 
     def flip(self, rng: random.Random) -> str:
         """Flip one bit anywhere in the database or its log; says where."""

@@ -91,6 +91,8 @@ class SimSite:
         self.full = False
         self.cut_until = 0.0
         """Until when nothing passes between it and the broker."""
+        self._soon = -1
+        """The life whose process will write what was handed over within `PULSE_S`."""
         self.fuse: int | None = None
         """Boundaries until the process dies."""
         self.images: list[Image] = []
@@ -104,6 +106,8 @@ class SimSite:
         self.updates: SiteSide | None = None
         """None: this fleet's hub pushes no releases."""
         self.life = 0
+        self._watched = (-1, 0)
+        """The life and the version of the memory that was last looked at."""
         self._journal: SimJournal | None = None
         self._reader: sqlite3.Connection | None = None
         self._sync: SiteSync | None = None
@@ -334,8 +338,7 @@ class SimSite:
                 self._checkpoints.tick(self.world.now)
             if self._journal.waits():
                 self._journal.flush()
-            self._watch_cursors()
-            self._watch_evictions()
+            self._watch()
             self._sync.turn(self.world.now)
             if not self._journal.waits() and not (self._sync.online and self._sync.backlog()):
                 again_s = IDLE_S if self._sync.online else ALONE_S
@@ -346,6 +349,28 @@ class SimSite:
             again_s = min(again_s, self.updates.again_s())
         if again:
             self.world.after(again_s, lambda: self._pulse(life))
+
+    def commit_soon(self) -> None:
+        """What was handed over is written within `PULSE_S`, as production's own thread does sooner."""
+        if self._soon == (life := self.life):
+            return
+        self._soon = life
+
+        def pulse() -> None:
+            if self._soon == life:
+                self._soon = -1
+            self._pulse(life, again=False)
+
+        self.world.after(PULSE_S, pulse)
+
+    def _watch(self) -> None:
+        """The promises that another reader of the memory sees kept or broken, where something was written."""
+        assert self._reader is not None
+        version = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        if self._resumed or self._watched != (self.life, version):
+            self._watched = (self.life, version)
+            self._watch_cursors()
+            self._watch_evictions()
 
     def _watch_cursors(self) -> None:
         """The promise of cursors: only a resume moves one back."""
@@ -403,8 +428,7 @@ class SimSite:
                 entry.key, entry.state = (epoch, lane, int(seq)), "durable"
 
         self.guard(put)
-        life = self.life
-        self.world.after(PULSE_S, lambda: self._pulse(life, again=False))
+        self.commit_soon()
 
     def know(self, key: str, value: int) -> None:
         """The agent sets a fact."""
