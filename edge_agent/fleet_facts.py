@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from edge_agent.memory.facts import Facts
-from edge_agent.update.refusals import Refusals
+from edge_agent.refusals import Refusals
 from edge_models.errors import RejectedError, RetryableError
 from edge_sync.documents import FleetFacts, load
 from edge_sync.facts import FACTS_TYPE, Changed

@@ -10,12 +10,12 @@ from edge_agent.fleet_facts import FleetFactsService
 from edge_agent.memory.facts import Facts
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.schema import reading
+from edge_agent.refusals import Refusals
 from edge_agent.supervisor import Supervisor
 from edge_agent.update.blobs import BlobStore
 from edge_agent.update.health import HealthMeter
 from edge_agent.update.https import HttpsChunks
 from edge_agent.update.proving import Proving
-from edge_agent.update.refusals import Refusals
 from edge_agent.update.service import UpdateService
 from edge_agent.update.site_updates import Clock, Outbox, SiteUpdates
 from edge_agent.update.slots import Slot, standing
@@ -77,6 +77,7 @@ class HubSide:
         )
         refusals = Refusals(journal, now_us, time.monotonic, "facts_refused")
         self._fleet_facts = FleetFactsService(lambda: trusted.directors, facts, refusals)
+        self.uplink.directors = lambda: trusted.directors
         self.uplink.on_trust, self.uplink.on_desired = self.updates.trust, self.updates.desired
         self.uplink.on_chunk, self.uplink.on_up = self.updates.chunk, self.updates.link_up
         self.uplink.on_facts, self.uplink.facts_version = self._fleet_facts.heard, lambda: facts.fleet_version

@@ -5,12 +5,15 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from edge_agent.config import Site
 from edge_agent.memory.journal import Growth, Journal
 from edge_agent.memory.schema import open_reader
+from edge_agent.refusals import Refusals
 from edge_agent.sync_session import SiteSync
+from edge_models.errors import RejectedError
+from edge_sync.answers import opened
 from edge_sync.mqtt import Down, Event, Link, Message, Up, Will
 from edge_sync.topics import FLEET_TRUST, down, fleet_chunk, site_chunk, up
 
@@ -63,6 +66,9 @@ class UplinkService:
         self.on_damage: Callable[[str], None] = lambda _: None
         self.facts_version: Callable[[], int] = lambda: 0
         """Asked up to where the fleet's facts are known here."""
+        self.directors: Callable[[], Collection[str]] = lambda: ()
+        """Asked for the keys, hex, whose answers count."""
+        self._refusals = Refusals(journal, now_us, time.monotonic, "answer_refused")
         self._sync.on_damage, self._sync.facts_version = self._damage, self._facts
         self.problem: str | None = "not connected yet"
         """Why there is no link now, in the broker's words; None while there is."""
@@ -169,4 +175,12 @@ class UplinkService:
             self.problem = event.reason
             self._sync.down()
         else:
-            self._sync.heard(event.topic.rsplit("/", 1)[1], event.payload, now)
+            self._answered(event, now)
+
+    def _answered(self, event: Message, now: float) -> None:
+        try:
+            document = opened(event.topic, event.payload, self.directors())
+        except RejectedError as error:
+            self._refusals.add(str(error))
+            return
+        self._sync.heard(event.topic.rsplit("/", 1)[1], document, now)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.records import Json
+from edge_agent.refusals import Refusals
 from edge_agent.update.blobs import BlobStore, DamagedError
-from edge_agent.update.refusals import Refusals
 from edge_agent.update.switching import Switcher
 from edge_agent.update.wishes import GoBackNow, TakeStick, Wish, Wishes
 from edge_models.delta import apply_delta
@@ -20,7 +20,7 @@ from edge_models.digests import Digest
 from edge_models.errors import KitError, RejectedError, RetryableError
 from edge_sync.chunks import Receiver
 from edge_sync.documents import DESIRED_TYPE, Desired, Reported, dump, load
-from edge_sync.release import Release
+from edge_sync.release import Artifact, Release
 from edge_sync.signing import verify
 from edge_sync.trust.client import Trusted
 from edge_sync.trust.paths import AGENTS, parts_of
@@ -90,6 +90,8 @@ class SiteUpdates:
         self._waiting: tuple[int, bytes] | None = None
         """The newest desired document, with its generation, while it may not be acted on: new trust metadata may allow
         it. Of generation 0: nothing is known yet by which it could be verified."""
+        self._mending: set[str] = set()
+        """What is fetched for the release before, to be able to go back to it."""
         self._refused_set: bytes | None = None
         self._is_new_link = False
         self._report_at = clock.monotonic_s() + REPORT_AGAIN_S
@@ -243,7 +245,11 @@ class SiteUpdates:
         self.take_desired(envelope)
 
     def _go_back(self, reason: str) -> None:
-        left = self._switcher.go_back(reason, self._clock.monotonic_s(), bool(self._receiver.wanting()))
+        try:
+            left = self._switcher.go_back(reason, self._clock.monotonic_s(), bool(self._receiver.wanting()))
+        except DamagedError as error:
+            self._mend(error.digest)
+            raise
         runs = self._switcher.running.release.release
         self._perform(self._updater.rolled_back(runs, left.generation, reason))
 
@@ -282,7 +288,7 @@ class SiteUpdates:
 
     def _fetch(self, fetch: Fetch) -> None:
         now, wanted = self._clock.monotonic_s(), self._updater.wanted()
-        for stale in set(self._receiver.wanting()) - set(wanted):
+        for stale in set(self._receiver.wanting()) - set(wanted) - self._mending:
             self._receiver.drop(stale)
             self._outbox.chunks(stale, False)
         asked = {digest: wanted[digest] for digest in fetch.digests if digest in wanted}
@@ -295,12 +301,24 @@ class SiteUpdates:
             if self._blobs.has(digest):  # it came, and the process ended before it was used
                 self._perform(self._updater.have(digest))
                 continue
-            have = self._blobs.held_chunks(digest, artifact)
-            if len(have) == len(artifact.chunks):
-                self._finish(digest)
-                continue
-            self._receiver.fetch(digest, artifact, have, now, self._clock.jitter(WANT_JITTER_S))
-            self._outbox.chunks(digest, True)
+            self._receive(digest, artifact, now)
+
+    def _receive(self, digest: str, artifact: Artifact, now: float) -> None:
+        have = self._blobs.held_chunks(digest, artifact)
+        if len(have) == len(artifact.chunks):
+            self._finish(digest)
+            return
+        self._receiver.fetch(digest, artifact, have, now, self._clock.jitter(WANT_JITTER_S))
+        self._outbox.chunks(digest, True)
+
+    def _mend(self, digest: str) -> None:
+        """The release to go back to can't be loaded without this artifact: fetch it anew. Who wants to go back asks
+        again."""
+        previous = self._switcher.before()
+        artifact = None if previous is None else previous.release.artifacts.get(digest)
+        if artifact is not None and digest not in self._receiver.wanting():
+            self._mending.add(digest)
+            self._receive(digest, artifact, self._clock.monotonic_s())
 
     def _finish(self, digest: str) -> None:
         try:
@@ -309,6 +327,7 @@ class SiteUpdates:
             self.refusals.add(str(error))
             self._again = (self._clock.monotonic_s() + AGAIN_S, Fetch((digest,)))
             return
+        self._mending.discard(digest)
         self._perform(self._updater.have(digest))
 
     def _patch(self, patch: Patch) -> None:

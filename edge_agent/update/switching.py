@@ -58,15 +58,18 @@ class Switcher:
         self.proving.begin(trial, now)
         self._blobs.keep_only(self._needed())
 
+    def before(self) -> Slot | None:
+        """What would run if what runs had to go; None where there is nothing."""
+        with reading(self._journal.path) as db:
+            return fallback(db)
+
     def go_back(self, reason: str, now: float, keep: bool) -> Slot:
         """Run the release before, and refuse the one that ran, which is returned; `keep`: something is arriving.
 
-        Raises `RejectedError` where there is none before, or it can't be loaded any more: then the next start looks
-        further. Raises `JournalUnavailableError` where the disk is full.
+        Raises `RejectedError` where there is none before, or it can't be loaded any more (`DamagedError` where an
+        artifact is gone): then the next start looks further. Raises `JournalUnavailableError` where the disk is full.
         """
-        with reading(self._journal.path) as db:
-            previous = fallback(db)
-        left = self.running
+        previous, left = self.before(), self.running
         if previous is None:
             raise RejectedError(f"release {left.release.release} stays: there is none before it ({reason})")
         try:

@@ -26,6 +26,7 @@ from edge_hub.speaker import Speaker, Subject
 from edge_hub.store import Store
 from edge_hub.trust import Trust, packed_set
 from edge_models.errors import RejectedError
+from edge_sync.answers import Answers
 from edge_sync.documents import Reported, Want, load
 from edge_sync.mqtt import Broker, Down, Event, Link, Message, Up
 from edge_sync.topics import ALL_UP, FLEET_TRUST, parse_up, up
@@ -102,8 +103,9 @@ class Hub:
         )
         self.facts = SiteFacts(self.store, now_us)
         self.fleet_facts = FleetFactLog(self.store, lambda: self._speaker.say("facts", None), now_us)
+        self._answers = Answers(folder.key)
         outgoing = Outgoing(
-            self._publish,
+            self._answer,
             self._say_desired,
             self._sender.gone,
             self._reported,
@@ -166,8 +168,8 @@ class Hub:
             self._say_trust()
         return self.releases.answer(db, site, said)
 
-    def _publish(self, topic: str, payload: bytes) -> None:
-        if not self._link.publish(topic, payload):
+    def _answer(self, topic: str, document: bytes) -> None:
+        if not self._link.publish(topic, self._answers.seal(topic, document)):
             log.warning("not_published", extra={"topic": topic})
 
     def _publish_and_wait(self, topic: str, payload: bytes, retain: bool) -> bool:

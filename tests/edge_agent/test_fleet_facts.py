@@ -12,7 +12,7 @@ from edge_agent.fleet_facts import MAX_WAITING, FleetFactsService
 from edge_agent.memory.facts import Facts
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.schema import reading
-from edge_agent.update.refusals import Refusals
+from edge_agent.refusals import Refusals
 from edge_sync.documents import DESIRED_TYPE, FleetFact, FleetFacts, dump
 from edge_sync.facts import FACTS_TYPE
 from edge_sync.signing import make_key, sign

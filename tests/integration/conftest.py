@@ -18,6 +18,7 @@ from operator_desk import Operator
 from edge_cli.hub_client import HubClient
 from edge_hub.broker import BrokerFolder, BrokerProcess
 from edge_hub.broker.mosquitto import find_mosquitto
+from edge_sync.answers import opened
 from edge_sync.batch import encode
 from edge_sync.mqtt import Broker, Event, Link, Message, Up
 from edge_sync.rows import Row, chain, chain_start, row_bytes
@@ -102,6 +103,7 @@ class PlayedSite:
 
     def __init__(self, registration: dict[str, Any], folder: Path, *filters: tuple[str, int]) -> None:
         self.site: str = registration["site"]
+        self._directors = (registration["director_key"],)
         self.heard: list[Message] = []
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         secret = folder / f"{self.site}.password"
@@ -130,7 +132,7 @@ class PlayedSite:
 
         message: Message = wait_until(found, f"{what} for {self.site}", seconds)
         self.heard.remove(message)
-        return message.payload
+        return opened(topic, message.payload, self._directors) if what in ("ack", "resume") else message.payload
 
     def everything(self) -> list[Message]:
         """All that was heard and not taken out."""

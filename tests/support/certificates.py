@@ -28,8 +28,7 @@ class Authority:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self._above = above
         self._revoked: list[x509.RevokedCertificate] = []
-        issuer = above or self
-        self.certificate = (
+        self.certificate: x509.Certificate = (
             x509.CertificateBuilder()
             .subject_name(_name(name))
             .issuer_name(_name(name) if above is None else above.certificate.subject)
@@ -39,7 +38,7 @@ class Authority:
             .not_valid_after(_now() + 100 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
-            .sign(issuer.key, hashes.SHA256())
+            .sign((above or self).key, hashes.SHA256())
         )
 
     @property

@@ -8,6 +8,7 @@ from edge_agent.memory.draft import Draft
 from edge_agent.memory.journal import JournalUnavailableError
 from edge_agent.memory.schema import reading
 from edge_agent.update.slots import read_slot
+from edge_agent.update.wishes import Wishes
 from edge_models.delta import make_delta
 from edge_models.digests import Digest, digest_of
 from edge_sync.documents import Delta
@@ -279,3 +280,27 @@ def test_an_artifact_that_a_disk_changed_is_fetched_anew_and_the_release_runs(fx
     for message in chunks(bundle, blobs[bundle]):
         fx.service.chunk(message)
     wait_for(lambda: fx.state() == ("active", 2))
+
+
+def test_a_release_before_that_lost_an_artifact_is_made_whole_and_runs_again(fx: Fixture) -> None:
+    before, old = fx.release(2, "1")
+    fx.desired(1, before)
+    fx.deliver(old)
+    wait_for(lambda: fx.state() == ("active", 2))
+    fx.confirm()
+    after, new = fx.release(3, "2")
+    fx.desired(2, after)
+    fx.deliver(new)
+    wait_for(lambda: fx.state() == ("active", 3))
+    lost = Digest(before.agents[0].bundle)
+    (fx.folder / "blobs" / lost.removeprefix("sha256:")).unlink()
+    fx.wanted.clear()
+    Wishes(fx.folder).go_back("it disappoints")
+    wait_for(lambda: any("it is not here" in each["reason"] for each in fx.alarms()))
+    assert fx.state() == ("active", 3)
+    wait_for(lambda: [want["digest"] for want in fx.wanted] == [lost])
+    for message in chunks(lost, old[lost]):
+        fx.service.chunk(message)
+    wait_for(lambda: fx.blobs.has(lost))
+    Wishes(fx.folder).go_back("it disappoints")
+    wait_for(lambda: fx.state() == ("rolled_back", 2))

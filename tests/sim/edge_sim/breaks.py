@@ -12,6 +12,7 @@ from edge_agent.memory.journal import Journal, last_of
 from edge_agent.sync_session import SiteSync
 from edge_hub import registry
 from edge_sim.update_breaks import UPDATE_BREAKS, replace
+from edge_sync import answers
 from edge_sync.documents import Ack, Resume, dump
 from edge_sync.rows import LANES, Epoch, chain, chain_start
 from edge_sync.topics import down
@@ -163,9 +164,15 @@ def _trim_unacked() -> None:
     replace(retention, "_ACKED", "c.acked + 5")
 
 
+def _anybody_answers() -> None:
+    """A site takes whatever claims to be its hub's answer."""
+    replace(answers, "_is_of", lambda *_: True)
+
+
 BREAKS: dict[str, Break] = {
     "ack-before-commit": _ack_before_commit,
     "ack-moves-back": _ack_moves_back,
+    "anybody-answers": _anybody_answers,
     "chain-skips-a-row": _chain_skips_a_row,
     "epoch-per-disk": _epoch_per_disk,
     "evict-without-gap": _evict_without_gap,

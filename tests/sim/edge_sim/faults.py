@@ -9,6 +9,9 @@ from edge_sim.hub import CLIENT
 from edge_sim.site import SimSite
 from edge_sim.update_faults import UPDATE_KINDS, draw, draw_plain
 from edge_sim.world import START_US
+from edge_sync.answers import MAGIC
+from edge_sync.documents import Ack, Heartbeat, dump, load
+from edge_sync.topics import down, up
 
 DAY_S = 86_400.0
 
@@ -162,6 +165,19 @@ def _stop(fleet: Fleet, machine: SimSite, chance: float) -> None:
     fleet.restart(machine, chance * 60)
 
 
+def _forged_answer(fleet: Fleet, machine: SimSite, chance: float) -> None:
+    """Whoever owns the broker says that the hub has it all, or holds other rows. What to say is in the heartbeat."""
+    beat = fleet.broker.retained.get(up(machine.site, "heartbeat"))
+    if beat is None:
+        return
+    topic, forged = down(machine.site, "ack"), MAGIC + fleet.world.rng.randbytes(64)
+    for epoch in load(Heartbeat, beat).epochs:
+        for lane, last in epoch.last.items():
+            ack = Ack(epoch=epoch.epoch, lane=lane, seq=last, fork=chance < 0.5)
+            fleet.broker.forge(topic, forged + dump(ack))
+    fleet.world.say("attacker", "ATTACK", "answers that the hub did not give")
+
+
 KINDS: dict[str, tuple[int, Callable[[Fleet, SimSite, float], None]]] = {
     "crash": (8, _crash),
     "kill": (4, _kill),
@@ -188,6 +204,10 @@ KINDS: dict[str, tuple[int, Callable[[Fleet, SimSite, float], None]]] = {
 """Kind → weight and what it does."""
 
 
+FORGED = "forged answer"
+"""Of every fourth seed, some; drawn apart, so that what else happens to a seed stays as it is."""
+
+
 def updates(seed: int) -> bool:
     """Whether this seed's hub pushes releases."""
     return random.Random(f"updates {seed}").random() < UPDATES
@@ -210,6 +230,12 @@ def plan(seed: int, sites: int, span_s: float) -> list[Fault]:
         more = draw_plain(rng) if plain(seed) else draw(rng, span_s)
         faults = [] if plain(seed) else faults
         faults += [Fault(at_s, kind, rng.randrange(sites), rng.random()) for at_s, kind in more]
+    forging = random.Random(f"forged {seed}")
+    if forging.random() < 1 / 4 and not plain(seed):
+        faults += [
+            Fault(forging.uniform(20, span_s), FORGED, forging.randrange(sites), forging.random())
+            for _ in range(forging.randint(1, 5))
+        ]
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
@@ -218,4 +244,4 @@ def strike(fleet: Fleet, fault: Fault) -> None:
     machine = fleet.machines[fault.site]
     fleet.world.counts[f"fault: {fault.kind}"] += 1
     fleet.world.say(machine.name, "FAULT", f"{fault.kind} ({fault.chance:.4f})")
-    (KINDS | UPDATE_KINDS)[fault.kind][1](fleet, machine, fault.chance)
+    (KINDS | UPDATE_KINDS | {FORGED: (0, _forged_answer)})[fault.kind][1](fleet, machine, fault.chance)

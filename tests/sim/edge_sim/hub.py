@@ -24,6 +24,7 @@ from edge_sim.delivery import RENEW_LOOK_S, Delivery, Sent, stocked
 from edge_sim.disk import Disk, Image
 from edge_sim.pool import pool
 from edge_sim.world import Clock, World
+from edge_sync.answers import Answers
 from edge_sync.batch import read_header
 from edge_sync.signing import make_key
 from edge_sync.topics import down, parse_up
@@ -106,7 +107,7 @@ class SimHub:
         self.fuse = None
         self._store = SimStore(self)
         self.fleet_facts = FleetFactLog(self._store, self._tell_all, self.clock.us, self.world.rng.randrange)
-        self._envelopes = FleetFactEnvelopes(self.key)
+        self._envelopes, self._answers = FleetFactEnvelopes(self.key), Answers(self.key)
         memory = MemoryBack(self.key, lambda site: self._tell(site, "memory", memory.compose), self.clock.us)
         delivery = self.delivery = Delivery(self, self._store) if self._updates else None
         outgoing = Outgoing(
@@ -338,7 +339,7 @@ class SimHub:
             self._watch(topic.split("/")[2], json.loads(payload))
         self.boundary("publish")
         if self._connection is not None:
-            self.broker.publish(self._connection, topic, payload)
+            self.broker.publish(self._connection, topic, self._answers.seal(topic, payload))
 
 
 def told_by(item: Heard) -> list[tuple[str, str, int]]:

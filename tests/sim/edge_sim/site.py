@@ -21,15 +21,17 @@ from edge_agent.memory.retention import HIGH_WATER, LOW_WATER, tend
 from edge_agent.memory.schema import open_reader, open_writer
 from edge_agent.memory.verify import damage
 from edge_agent.records import Json
+from edge_agent.refusals import Refusals
 from edge_agent.rehydrate import apply
 from edge_agent.sync_session import SiteSync
 from edge_agent.tools.base import Call, SetFact
-from edge_agent.update.refusals import Refusals
+from edge_models.errors import RejectedError
 from edge_sim.broker import Broker, Connection
 from edge_sim.disk import Disk, Image
 from edge_sim.ledger import Ledger
 from edge_sim.site_updates import SiteSide
 from edge_sim.world import Clock, World
+from edge_sync.answers import opened
 from edge_sync.documents import Hello, dump
 from edge_sync.rehydration import MEMORY_TYPE, Rehydration, Returned
 from edge_sync.rows import Lane
@@ -517,8 +519,13 @@ class SimSite:
             self.guard(lambda: service.take(payload))
         if what in ("ack", "resume"):
             sync = self._sync
+            try:
+                document = opened(topic, payload, (self.director_key,))
+            except RejectedError:
+                self.world.counts["answer refused"] += 1
+                return
             self._resumed = self._resumed or what == "resume"
-            self.guard(lambda: sync.heard(what, payload, self.world.now))
+            self.guard(lambda: sync.heard(what, document, self.world.now))
             if self.running:
                 self.guard(lambda: sync.turn(self.world.now))
 
@@ -533,6 +540,11 @@ class SimSite:
     def backlog(self) -> int:
         """Records not acknowledged, as the process knows them."""
         return -1 if self._sync is None else self._sync.backlog()
+
+    @property
+    def waits(self) -> bool:
+        """Whether its process has something to write that nobody waited for."""
+        return self._journal is not None and self._journal.waits()
 
     @property
     def quiet(self) -> bool:

@@ -330,7 +330,7 @@ class SiteSide:
                     updates.refusals.add(f"{type(error).__name__}: {error}")
 
         self.machine.guard(run)
-        if self._journal is not None and self._journal.waits():
+        if self.machine.waits:
             self.machine.commit_soon()
         self._tick_while_busy()
 
