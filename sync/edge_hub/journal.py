@@ -28,6 +28,14 @@ _PREFIXES = (
     .order_by(*streams.primary_key)
     .with_for_update()
 )
+_PREFIX = (
+    select(streams)
+    .where(
+        streams.c.site == bindparam("site"), streams.c.epoch == bindparam("epoch"), streams.c.lane == bindparam("lane")
+    )
+    .with_for_update()
+)
+"""Of one stream, as most transactions need: a list is spelled out anew each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,11 @@ def store_batches(db: Connection, arrived: Sequence[Arrived | Poison], now_us: i
 
 def read_prefixes(db: Connection, keys: Iterable[Key]) -> dict[Key, Prefix]:
     """What is held of these streams, their rows locked in key order."""
-    found = db.execute(_PREFIXES, {"keys": list(keys)})
+    wanted = list(keys)
+    if len(wanted) == 1:
+        found = db.execute(_PREFIX, dict(zip(("site", "epoch", "lane"), wanted[0], strict=True)))
+    else:
+        found = db.execute(_PREFIXES, {"keys": wanted})
     return {(r.site, r.epoch, r.lane): Prefix(r.high, r.hash) for r in found}
 
 

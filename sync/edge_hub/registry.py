@@ -22,6 +22,8 @@ _KNOWN = (
     .order_by(sites.c.site)
     .with_for_update()
 )
+_KNOWN_ONE = select(sites.c.site).where(sites.c.site == bindparam("name")).with_for_update()
+"""Most transactions are about one site, and a list is spelled out anew each time."""
 _SEEN = update(sites).where(sites.c.site.in_(bindparam("names", expanding=True))).values(last_seen_us=bindparam("now"))
 _SAID = (
     update(sites).where(sites.c.site == bindparam("name")).values(heartbeat=bindparam("said")).returning(sites.c.epoch)
@@ -40,7 +42,10 @@ def row_of(db: Connection, site: str) -> Any:
 def known(db: Connection, names: Iterable[str]) -> set[str]:
     """Which of these sites are registered. Their rows stay locked, in order: one transaction at a time takes in what a
     site says, whatever tables that is about."""
-    return set(db.scalars(_KNOWN, {"names": list(names)}))
+    wanted = list(names)
+    if len(wanted) == 1:
+        return set(db.scalars(_KNOWN_ONE, {"name": wanted[0]}))
+    return set(db.scalars(_KNOWN, {"names": wanted}))
 
 
 def presence(db: Connection, now_us: int, site: str, document: Presence, retained: bool) -> bool:

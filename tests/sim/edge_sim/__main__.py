@@ -33,7 +33,7 @@ def main(
         str | None, typer.Option("--break", metavar="NAME", help="Switch on this deliberate mistake.")
     ] = None,
     only_updates: Annotated[
-        bool, typer.Option("--only-updates", help="Of the seeds, those whose hub pushes releases: about every second.")
+        bool, typer.Option("--only-updates", help="Of the seeds, those whose hub pushes releases: about every third.")
     ] = False,
     list_breaks: Annotated[bool, typer.Option("--list-breaks", help="Print the names of the mistakes.")] = False,
     timeline: Annotated[bool, typer.Option("--timeline", help="With --seed: print what happened.")] = False,

@@ -18,7 +18,7 @@ DAY_S = 86_400.0
 OPERATOR_S = 60.0
 """After a hub was restored, until its operator hands it what was signed since."""
 
-UPDATES, PLAIN = 1 / 2, 1 / 8
+UPDATES, PLAIN = 1 / 3, 1 / 8
 """Of all seeds, those whose hub pushes releases; and of these, those in which nothing else happens."""
 
 

@@ -108,6 +108,8 @@ class SimSite:
         self.updates: SiteSide | None = None
         """None: this fleet's hub pushes no releases."""
         self.life = 0
+        self._tended = (-1, 0)
+        """The life and its commits when its journal was last looked through: nothing goes where nothing was written."""
         self._watched = (-1, 0)
         """The life and the version of the memory that was last looked at."""
         self._journal: SimJournal | None = None
@@ -331,8 +333,9 @@ class SimSite:
             nonlocal again_s
             assert self._journal is not None
             assert self._sync is not None
-            if self.world.now >= self._keep_at:
-                self._keep_at = self.world.now + 1.0
+            written = (self.life, self._journal.commits)
+            if self.world.now >= self._keep_at and written != self._tended:
+                self._keep_at, self._tended = self.world.now + 1.0, written
                 above = HIGH_WATER
                 while self._journal.maintain(lambda db, above=above: tend(db, above)):  # type: ignore[misc]
                     above = LOW_WATER
