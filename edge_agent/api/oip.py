@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from edge_agent.api.limits import Limits
 from edge_agent.inference.inputs import finite, numbers, tensor
 from edge_agent.inference.model import Model, Tensors
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 
 DATATYPES = {
     "bool": "BOOL",

@@ -14,8 +14,9 @@ from edge_agent.inference.images import picture
 from edge_agent.inference.inputs import batched, checked, one, stack, tensor
 from edge_agent.inference.model import Tensors
 from edge_agent.records import Json, Observation
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.errors import ConfigError, RejectedError
+from edge_models.tensors import TensorSpec
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 

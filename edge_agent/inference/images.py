@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.pictures import decode_picture, require_pillow
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 
 
 def picture(contract: Contract, spec: TensorSpec, came: bytes | NDArray[np.uint8], name: str) -> NDArray[Any]:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from edge_agent.inference.images import picture
 from edge_agent.inference.model import Tensors
 from edge_agent.records import Json, Observation
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 
 _NUMBERS = {"b": frozenset({bool}), "i": frozenset({int}), "u": frozenset({int}), "f": frozenset({int, float})}
 """NumPy's kind of dtype → the Python types that may become it. A bool is an int to Python, never here."""

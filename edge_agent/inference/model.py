@@ -12,9 +12,10 @@ from edge_agent.inference.golden import GoldenReport, compare
 from edge_agent.inference.session import ORT_ERRORS, check_fit, one_line, open_session
 from edge_agent.records import Prediction
 from edge_models.bundle import Bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.digests import Digest
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 
 Tensors = dict[str, NDArray[Any]]
 """Input or output name → array, axis 0 the batch."""

@@ -5,8 +5,9 @@ from typing import Any
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     state.EPFail,

@@ -1,83 +1,36 @@
-"""What a model takes and gives: the names, shapes, dtypes, units and labels its users rely on."""
+"""What a model takes and gives: the names, shapes, dtypes, units, labels and steps its users rely on."""
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-from numpy.typing import NDArray
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from edge_models.errors import RejectedError
+from edge_models.jsonfields import field as take
+from edge_models.jsonfields import item, listed, object_of, require
+from edge_models.tensors import BATCH, ImageSpec, TensorSpec, image_from_json, tensor_from_json
 
-TASKS = ("classification",)
-"""What a site can make a prediction of. Finding anomalies is a classification with two labels."""
+TASKS = ("classification", "embedding", "reading", "tensors")
+"""`classification`: a score a label; finding anomalies is one with two labels. `embedding`: a vector a text or picture.
+`reading`: named texts, as the price on a shelf label. `tensors`: whatever the graph gives; no agent acts on it."""
 
-DTYPES = frozenset({"bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8"})
-"""Element types a tensor may have, by NumPy's names."""
-
-MAX_TENSORS, MAX_AXES, MAX_AXIS, MAX_LABELS = 16, 8, 2**31 - 1, 10_000
+MAX_TENSORS, MAX_LABELS, MAX_STEPS, MAX_THREADS = 16, 10_000, 8, 64
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,31}")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One input or output of a graph. An axis given as text is dynamic; axis 0 is always ``"batch"``."""
+class Step:
+    """What happens before or after the graph, by a name and version of the list in models/FORMAT.md."""
 
     name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-    unit: str = ""
-    description: str = ""
+    version: int = 1
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(bool(_IDENTIFIER.fullmatch(self.name)), f"tensor name {self.name!r} is not an identifier")
-        _require(self.dtype in DTYPES, f"tensor {self.name!r}: dtype {self.dtype!r} is not one of {_list(DTYPES)}")
-        _require(
-            self.shape[:1] == ("batch",) and len(self.shape) <= MAX_AXES,
-            f"tensor {self.name!r}: the shape must be 'batch' and up to {MAX_AXES - 1} more axes",
-        )
-        for axis in self.shape:
-            known = _IDENTIFIER.fullmatch(axis) if isinstance(axis, str) else 1 <= axis <= MAX_AXIS
-            _require(bool(known), f"tensor {self.name!r}: axis {axis!r} is neither a name nor a positive number")
-
-    def check(self, array: NDArray[Any], role: str = "input") -> None:
-        """Raise `RejectedError`, saying what came and what was wanted, unless `array` is such a tensor."""
-        came = array.shape
-        fits = len(came) == len(self.shape) and all(
-            size == axis if isinstance(axis, int) else size > 0 for size, axis in zip(came, self.shape, strict=True)
-        )
-        if not fits or array.dtype != self.dtype:
-            wanted = f"{_shape(self.shape)} {self.dtype}"
-            raise RejectedError(f"{role} {self.name!r}: came {_shape(came)} {array.dtype.name}, wanted {wanted}")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSpec:
-    """How a picture becomes input 0: converted to `mode`, resized, every value times `scale`."""
-
-    width: int
-    height: int
-    mode: Literal["RGB", "L"]
-    scale: float
-    layout: Literal["NCHW", "NHWC"]
-
-    def __post_init__(self) -> None:
-        _require(self.mode in ("RGB", "L"), f"image mode {self.mode!r} is neither RGB nor L")
-        _require(self.layout in ("NCHW", "NHWC"), f"image layout {self.layout!r} is neither NCHW nor NHWC")
-        _require(0 < self.width <= 2**14 and 0 < self.height <= 2**14, "image width or height is out of range")
-        _require(math.isfinite(self.scale) and self.scale > 0, "image scale is not a positive number")
-
-    @property
-    def shape(self) -> tuple[int | str, ...]:
-        """The shape that input 0 must have."""
-        channels = {"RGB": 3, "L": 1}[self.mode]
-        if self.layout == "NCHW":
-            return ("batch", channels, self.height, self.width)
-        return ("batch", self.height, self.width, channels)
+        require(bool(_NAME.fullmatch(self.name)), f"step {self.name!r} is not of the form [a-z0-9.-]{{1,63}}")
+        require(1 <= self.version <= 999, f"step {self.name!r}: version {self.version} is not 1 to 999")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,43 +42,83 @@ class Contract:
     task: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    labels: tuple[str, ...]
-    """In the order of the last axis of `scores`."""
-    scores: str
-    """The output that holds ``(batch, labels) float32`` probabilities."""
-    golden_atol: float
-    """The largest absolute difference of `scores` on the golden inputs that a site's CPU may show."""
+    labels: tuple[str, ...] = ()
+    """Of `classification`, in the order of the last axis of `scores`; of `reading`, what a prediction may be called."""
+    scores: str = ""
+    """Of `classification`: the output that holds ``(batch, labels) float32`` probabilities."""
+    golden_atol: float = 0.0
+    """The largest absolute difference of the main output on the golden inputs that a site's CPU may show."""
     image: ImageSpec | None = None
     """Set when input 0 takes pictures."""
+    embedding: str = ""
+    """Of `embedding`: the output that holds ``(batch, N) float32`` vectors."""
+    batched: bool = True
+    """Axis 0 of every tensor is ``"batch"``. False: the graph takes one sample a run, in whatever shapes."""
+    steps: tuple[Step, ...] = ()
+    """Before the graph or after it, in order."""
+    threads: int = 1
+    """A hint: what the graph is quickest with on the machine it was measured on. A site may give it fewer."""
 
     def __post_init__(self) -> None:
-        _require(bool(_NAME.fullmatch(self.name)), f"name {self.name!r} is not of the form [a-z0-9.-]{{1,63}}")
-        _require(
-            bool(_VERSION.fullmatch(self.version)),
-            f"version {self.version!r} has characters it must not have",
-        )
-        _require(self.task in TASKS, f"task {self.task!r} is not one of {_list(TASKS)}")
+        require(bool(_NAME.fullmatch(self.name)), f"name {self.name!r} is not of the form [a-z0-9.-]{{1,63}}")
+        require(bool(_VERSION.fullmatch(self.version)), f"version {self.version!r} has characters it must not have")
+        require(self.task in TASKS, f"task {self.task!r} is not one of {listed(TASKS)}")
         for role, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
             names = [t.name for t in tensors]
-            _require(0 < len(names) <= MAX_TENSORS, f"{role}: there must be 1 to {MAX_TENSORS}")
-            _require(len(set(names)) == len(names), f"{role}: two have the same name")
-        _require(2 <= len(self.labels) <= MAX_LABELS, f"labels: there must be 2 to {MAX_LABELS}")
-        _require(len(set(self.labels)) == len(self.labels), "labels: two are the same")
-        _require(all(0 < len(label) <= 200 for label in self.labels), "labels: each has 1 to 200 characters")
-        scores = next((t for t in self.outputs if t.name == self.scores), None)
-        _require(
-            scores is not None and scores.dtype == "float32" and scores.shape == ("batch", len(self.labels)),
-            f"scores: {self.scores!r} must be an output of shape (batch, {len(self.labels)}) float32",
-        )
-        _require(0 <= self.golden_atol <= 1, "golden_atol: must be between 0 and 1")
-        _require(
+            require(0 < len(names) <= MAX_TENSORS, f"{role}: there must be 1 to {MAX_TENSORS}")
+            require(len(set(names)) == len(names), f"{role}: two have the same name")
+            for spec in tensors if self.batched else ():
+                require(spec.shape[:1] == (BATCH,), f"tensor {spec.name!r}: the shape must begin with 'batch'")
+        require(self.batched or self.task == "tensors", f"a model for {self.task} must take a batch")
+        self._check_labels()
+        self._check_main()
+        require(0 <= self.golden_atol <= 1, "golden_atol: must be between 0 and 1")
+        require(len(self.steps) <= MAX_STEPS, f"steps: at most {MAX_STEPS}")
+        require(1 <= self.threads <= MAX_THREADS, f"threads: must be 1 to {MAX_THREADS}")
+        require(
             self.image is None or (self.inputs[0].shape == self.image.shape and self.inputs[0].dtype != "bool"),
             f"image: input {self.inputs[0].name!r} does not have the shape of such a picture",
         )
 
+    @property
+    def main(self) -> str:
+        """The output that the model is for, and that golden samples are compared by."""
+        return self.scores or self.embedding or self.outputs[0].name
+
+    def _check_labels(self) -> None:
+        if self.task in ("embedding", "tensors"):
+            require(not self.labels, f"labels: a model for {self.task} has none")
+            return
+        require(2 <= len(self.labels) <= MAX_LABELS, f"labels: there must be 2 to {MAX_LABELS}")
+        require(len(set(self.labels)) == len(self.labels), "labels: two are the same")
+        require(all(0 < len(label) <= 200 for label in self.labels), "labels: each has 1 to 200 characters")
+
+    def _check_main(self) -> None:
+        given = {spec.name: spec for spec in self.outputs}
+        if self.task == "classification":
+            scores = given.get(self.scores)
+            require(
+                scores is not None and scores.dtype == "float32" and scores.shape == (BATCH, len(self.labels)),
+                f"scores: {self.scores!r} must be an output of shape (batch, {len(self.labels)}) float32",
+            )
+        require(self.task == "classification" or not self.scores, f"scores: a model for {self.task} has none")
+        if self.task == "embedding":
+            vector = given.get(self.embedding)
+            fits = vector is not None and vector.dtype == "float32" and len(vector.shape) == 2
+            require(
+                fits and vector is not None and isinstance(vector.shape[1], int),
+                f"embedding: {self.embedding!r} must be an output of shape (batch, NUMBER) float32",
+            )
+        require(self.task == "embedding" or not self.embedding, f"embedding: a model for {self.task} has none")
+
     def to_json(self) -> dict[str, Any]:
-        """The contract as a JSON object; `from_json` reads it back."""
-        return asdict(self)
+        """The contract as a JSON object; `from_json` reads it back. What is as usual is left out, where it may be."""
+        value = asdict(self)
+        usual = {f.name: f.default for f in fields(self) if f.name in _MAY_BE_LEFT_OUT}
+        left_out = {key for key, default in usual.items() if value[key] == default}
+        if value["image"] is not None and value["image"]["fit"] == "stretch":
+            del value["image"]["fit"]
+        return {key: part for key, part in value.items() if key not in left_out}
 
     @classmethod
     def from_json(cls, value: object) -> "Contract":
@@ -133,73 +126,34 @@ class Contract:
 
         Raises `RejectedError`, one line that names the part.
         """
-        fields = _object(value, "contract")
+        given = object_of(value, "contract")
         try:
             return cls(
-                name=_get(fields, "name", str),
-                version=_get(fields, "version", str),
-                task=_get(fields, "task", str),
-                inputs=tuple(_tensor(t) for t in _get(fields, "inputs", (list, tuple))),
-                outputs=tuple(_tensor(t) for t in _get(fields, "outputs", (list, tuple))),
-                labels=tuple(_item(label, "labels", str) for label in _get(fields, "labels", (list, tuple))),
-                scores=_get(fields, "scores", str),
-                golden_atol=float(_get(fields, "golden_atol", (int, float))),
-                image=None if fields.get("image") is None else _image(fields["image"]),
+                name=take(given, "name", str),
+                version=take(given, "version", str),
+                task=take(given, "task", str),
+                inputs=tuple(tensor_from_json(t) for t in take(given, "inputs", (list, tuple))),
+                outputs=tuple(tensor_from_json(t) for t in take(given, "outputs", (list, tuple))),
+                labels=tuple(item(label, "labels", str) for label in take(given, "labels", (list, tuple))),
+                scores=take(given, "scores", str),
+                golden_atol=float(take(given, "golden_atol", (int, float))),
+                image=None if given.get("image") is None else image_from_json(given["image"]),
+                embedding=item(given.get("embedding", ""), "embedding", str),
+                batched=item(given.get("batched", True), "batched", bool),
+                steps=tuple(_step(step) for step in item(given.get("steps", ()), "steps", (list, tuple))),
+                threads=item(given.get("threads", 1), "threads", int),
             )
         except (ValueError, OverflowError) as error:
             raise RejectedError(f"contract: {error}") from None
 
 
-def _tensor(value: object) -> TensorSpec:
-    fields = _object(value, "tensor")
-    return TensorSpec(
-        name=_get(fields, "name", str),
-        shape=tuple(_item(axis, "shape", (int, str)) for axis in _get(fields, "shape", (list, tuple))),
-        dtype=_get(fields, "dtype", str),
-        unit=_item(fields.get("unit", ""), "unit", str),
-        description=_item(fields.get("description", ""), "description", str),
+_MAY_BE_LEFT_OUT = ("embedding", "batched", "steps", "threads")
+
+
+def _step(value: object) -> Step:
+    given = object_of(value, "step")
+    return Step(
+        name=take(given, "name", str),
+        version=take(given, "version", int),
+        params=object_of(given.get("params", {}), "params"),
     )
-
-
-def _image(value: object) -> ImageSpec:
-    fields = _object(value, "image")
-    return ImageSpec(
-        width=_get(fields, "width", int),
-        height=_get(fields, "height", int),
-        mode=_get(fields, "mode", str),
-        scale=float(_get(fields, "scale", (int, float))),
-        layout=_get(fields, "layout", str),
-    )
-
-
-def _object(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise RejectedError(f"contract: {what} is {type(value).__name__}, not an object")
-    return value
-
-
-def _get(fields: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
-    if key not in fields:
-        raise RejectedError(f"contract: {key!r} is missing")
-    return _item(fields[key], key, kind)
-
-
-def _item(value: Any, key: str, kind: type | tuple[type, ...]) -> Any:
-    # JSON's true is an int to Python, never to a contract.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise RejectedError(f"contract: {key!r} holds {type(value).__name__}, which it must not")
-    return value
-
-
-def _require(holds: bool, why: str) -> None:
-    if not holds:
-        raise ValueError(why)
-
-
-def _list(values: frozenset[str] | tuple[str, ...]) -> str:
-    return ", ".join(sorted(values))
-
-
-def _shape(axes: tuple[int | str, ...]) -> str:
-    inside = ", ".join(str(axis) for axis in axes)
-    return f"({inside},)" if len(axes) == 1 else f"({inside})"

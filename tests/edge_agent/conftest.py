@@ -24,8 +24,9 @@ from edge_agent.inference.model import Model
 from edge_agent.memory.journal import Journal
 from edge_agent.policy import load_policy
 from edge_models.bundle import Bundle, Golden, read_bundle, write_bundle
-from edge_models.contract import Contract, ImageSpec, TensorSpec
+from edge_models.contract import Contract
 from edge_models.shipped import shipped_path
+from edge_models.tensors import ImageSpec, TensorSpec
 from edge_sync.release import AgentSpec
 
 LABELS = ("normal", "worn", "broken")

@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_models.bundle import Golden, write_bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.digests import Digest
+from edge_models.tensors import TensorSpec
 
 
 @pytest.fixture

@@ -25,9 +25,10 @@ from edge_hub.folder import HubFolder
 from edge_hub.hub import Hub
 from edge_hub.trust import packed_set
 from edge_models.bundle import Golden, write_bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 from edge_sync.trust.client import Trust, Trusted
 
 POLICY = """\

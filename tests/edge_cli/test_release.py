@@ -9,8 +9,9 @@ import pytest
 
 from edge_cli.release import make_release, read_release, write_release
 from edge_models.bundle import Golden, write_bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.errors import ConfigError, KitError, RejectedError
+from edge_models.tensors import TensorSpec
 
 POLICY = """\
 policy: press-guard

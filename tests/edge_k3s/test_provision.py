@@ -29,8 +29,9 @@ from edge_cli.hub_client import HubClient, HubRefusal, connect
 from edge_cli.main import main
 from edge_cli.release import make_release, publish_release
 from edge_models.bundle import Golden, write_bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.digests import Digest, digest_of
+from edge_models.tensors import TensorSpec
 from edge_sync.mqtt import Broker, Down, Event, Link, Up
 from edge_sync.release import Release
 from edge_sync.trust.repository import Repository

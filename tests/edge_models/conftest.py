@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edge_models.bundle import Bundle, Golden, read_bundle, write_bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
+from edge_models.tensors import TensorSpec
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_models.contract import DTYPES
 from edge_models.errors import RejectedError
 from edge_models.npy import dump_array, load_array
+from edge_models.tensors import DTYPES
 
 
 def saved(array: Any, **options: Any) -> bytes:

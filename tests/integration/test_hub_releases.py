@@ -11,9 +11,10 @@ import orjson
 import pytest
 
 from edge_models.bundle import Golden, write_bundle
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 from edge_sync.chunks import Receiver
 from edge_sync.documents import DESIRED_TYPE, Desired, EpochState, Hello, Reported, dump, load
 from edge_sync.release import CHUNK_SIZE_BYTES, Release

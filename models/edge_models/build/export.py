@@ -8,7 +8,7 @@ import onnx
 import torch
 from torch import nn
 
-from edge_models.contract import TensorSpec
+from edge_models.tensors import TensorSpec
 
 OPSET = 17
 """Every runtime since ONNX Runtime 1.13 knows it, and static quantization needs no newer one."""

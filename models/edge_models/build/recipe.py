@@ -13,10 +13,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_models.contract import TensorSpec
 from edge_models.digests import Digest
 from edge_models.errors import ConfigError
 from edge_models.npy import Array
+from edge_models.tensors import TensorSpec
 
 EXTRA = "building models needs more: pip install 'edge-agent-kit[models]'"
 

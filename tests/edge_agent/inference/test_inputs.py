@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from edge_agent.inference.inputs import at_path, from_observation, one, stack, tensor
 from edge_agent.records import Observation
 from edge_models.bundle import Bundle
-from edge_models.contract import TensorSpec
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 
 SPEC = TensorSpec("window", ("batch", 3), "float32")
 

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 
 from edge_agent.inference.model import Model
 from edge_models.bundle import Bundle, Golden
-from edge_models.contract import Contract, TensorSpec
+from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.tensors import TensorSpec
 
 Window = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -16,9 +16,9 @@ from edge_models.build.export import classifier_to_onnx
 from edge_models.build.layers import MeanAndMax, SignedLog, convolution
 from edge_models.build.recipe import Data, Progress, Recipe, Source, Split, Version, wheel_file
 from edge_models.build.train import fit, seeded
-from edge_models.contract import TensorSpec
 from edge_models.digests import digest_of
 from edge_models.npy import Array
+from edge_models.tensors import TensorSpec
 
 LABELS = (
     "fridge",
