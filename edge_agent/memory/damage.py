@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -17,6 +18,9 @@ MARK = "memory.damaged"
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BAD_SECTOR = {266, 522}
 """SQLITE_IOERR_READ and SQLITE_IOERR_SHORT_READ, which Python names only since 3.11.2."""
+
+_NAMES_LOST = re.compile(r"no such (table|column|index)|table \w+ has no column")
+"""What SQLite says where a name in the file's own schema was changed: our statements are the same at all times."""
 
 _OTHERWISE = {
     sqlite3.SQLITE_PERM,
@@ -33,6 +37,9 @@ _OTHERWISE = {
 
 _SMALL = ("epochs", "cursors", "gaps", "intents", "facts", "slots")
 """Tables that a site reads whole when it starts."""
+
+_JOURNAL = "id, epoch, lane, seq, at, kind, agent, subject, label, score, ref, body, hash"
+"""By name: a name that was changed in the file is damage too."""
 
 _MIGRATIONS = {"0001_first", "0002_second", "0003_third"}
 
@@ -53,7 +60,7 @@ def is_damage(error: BaseException) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # Python's own: a text that is none
         return isinstance(error, sqlite3.OperationalError) and "decode" in str(error)
-    return code & 0xFF in _CORRUPT or code in _BAD_SECTOR
+    return code & 0xFF in _CORRUPT or code in _BAD_SECTOR or _NAMES_LOST.match(str(error)) is not None
 
 
 def look(path: Path) -> str | None:
@@ -86,7 +93,7 @@ def _look(connection: sqlite3.Connection) -> str | None:
     for table in _SMALL:
         for _ in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608 - a constant
             pass  # not fetchall: there may be very many gaps
-    connection.execute("SELECT * FROM journal ORDER BY id DESC LIMIT 1").fetchall()
+    connection.execute(f"SELECT {_JOURNAL} FROM journal ORDER BY id DESC LIMIT 1").fetchall()  # noqa: S608 - a constant
     return None
 
 

@@ -22,7 +22,7 @@ from edge_agent.memory.draft import Draft, Fact, Intent, to_body
 from edge_agent.memory.integrity import DAMAGED as EXIT_DAMAGED
 from edge_agent.memory.integrity import IntegrityCheck
 from edge_agent.memory.journal import Journal
-from edge_agent.memory.outbox import hash_at, read_batch, set_cursor, streams
+from edge_agent.memory.outbox import DamagedError, hash_at, read_batch, set_cursor, streams
 from edge_agent.memory.queries import open_intents
 from edge_agent.memory.rescue import rescue, set_aside
 from edge_agent.memory.retention import make_room
@@ -464,3 +464,27 @@ def test_a_machine_without_room_for_a_process_is_not_looked_through(
 
 def test_the_start_of_a_chain_is_that_of_its_stream(truth: Truth) -> None:
     assert all(known == chain_start(*stream) for stream, (acked, known) in truth.acked.items() if not acked)
+
+
+def test_a_name_that_a_disk_changed_in_the_schema_is_found_or_changes_nothing(truth: Truth, tmp_path: Path) -> None:
+    """SQLite does not call that damage: it says that there is no such column."""
+    folded = truth.copy(tmp_path / "folded")
+    with closing(sqlite3.connect(folded)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        text: str = connection.execute("SELECT sql FROM sqlite_schema WHERE name='journal'").fetchone()[0]
+    whole = folded.read_bytes()
+    start = whole.index(text.encode())
+    found = 0
+    for at in range(start, start + len(text.encode())):
+        path = tmp_path / "hurt.db"
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        if look(path) is not None:
+            found += 1
+            continue
+        try:
+            with reading(path) as connection:
+                for stream in truth.rows:
+                    assert read_batch(connection, stream, 0) is not None  # type: ignore[arg-type]
+        except DamagedError:  # another type, and so another value
+            found += 1
+    assert found > len("epoch lane seq at kind agent subject label score ref body hash")
