@@ -33,11 +33,12 @@ PATIENCE_S = 600.0
 class Session:
     """One site's link, and its receiver. A chunk that comes is hashed and forgotten."""
 
-    def __init__(self, url: str, site: str, folder: Path, digest: str, artifact: Artifact, alone: bool) -> None:
+    def __init__(self, url: str, site: str, folder: Path, digest: str, artifact: Artifact, byte_rate: int) -> None:
+        """`byte_rate`: what it says it can take, and is served alone for; 0: it says nothing."""
         self.site, self._digest, self._artifact = site, digest, artifact
-        self._receiver = Receiver(2**31 if alone else 0)  # served alone, as fast as the hub will
+        self._receiver = Receiver(byte_rate)
         self._receiver.fetch(digest, artifact, [], time.monotonic(), random.uniform(0, 0.3))
-        topics = [site_chunk(site, digest)] if alone else [fleet_chunk(digest), site_chunk(site, digest)]
+        topics = [site_chunk(site, digest)] if byte_rate else [fleet_chunk(digest), site_chunk(site, digest)]
         self.is_up = self.done = False
         broker = Broker(url, site, site, folder / "password", reconnect_max_s=1)
         self._link = Link(broker, self._heard, [(topic, 0) for topic in topics])
@@ -67,7 +68,8 @@ class Session:
 def sessions(url: str, sites: dict[str, Path], data: bytes, alone: bool, ready: Any, go: Signal, done: Any) -> None:
     """In a process of its own: connect, wait for the start, then fetch until all have all."""
     artifact, digest = describe("model", data), str(digest_of(data))
-    made = [Session(url, site, folder, digest, artifact, alone) for site, folder in sites.items()]
+    byte_rate = 2**31 if alone else 0  # served alone, as fast as the hub will
+    made = [Session(url, site, folder, digest, artifact, byte_rate) for site, folder in sites.items()]
     while not all(each.is_up for each in made):
         time.sleep(0.01)
     ready.put(len(made))

@@ -73,6 +73,11 @@ class Fleet:
             lines = answer.read().decode().splitlines()
         return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
+    @property
+    def hub_pid(self) -> int:
+        """The hub's process."""
+        return self._child.pid
+
     def kill_broker(self) -> None:
         """Kill -9, and start another on the same port."""
         port = self.broker.port

@@ -4,6 +4,7 @@ Chunks travel at QoS 0: what is lost is asked for again. Guarantees: sync/SPEC.m
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -71,8 +72,36 @@ class Send:
 class _Job:
     """Who wants which chunks of one artifact; `ready_at` is when pooling ends."""
 
-    wishes: dict[str, set[int]]
     ready_at: float
+    wishes: dict[str, set[int]] = field(default_factory=dict)
+    wanted: Counter[int] = field(default_factory=Counter)
+    """By how many sites each chunk is."""
+
+    def wish(self, site: str, wished: set[int]) -> None:
+        """What this site lacks now, in place of what it said before."""
+        before = self.wishes.pop(site, set())
+        if wished:
+            self.wishes[site] = wished
+        self.wanted.update(wished - before)
+        for index in before - wished:
+            self.wanted[index] -= 1
+            if not self.wanted[index]:
+                del self.wanted[index]
+
+    def take(self) -> tuple[int, list[str]]:
+        """The chunk that most sites lack, the first of several, and those sites; they lack it no more.
+
+        Most first: a site that comes late lacks what was sent already, and so do others by the time that it is sent
+        again.
+        """
+        index = min(self.wanted, key=lambda each: (-self.wanted[each], each))
+        sites = [site for site, wished in self.wishes.items() if index in wished]
+        del self.wanted[index]
+        for site in sites:
+            self.wishes[site].discard(index)
+            if not self.wishes[site]:
+                del self.wishes[site]
+        return index, sites
 
 
 @dataclass(slots=True)
@@ -112,18 +141,14 @@ class ChunkSender:
             wished = set()
         elif site in self._slow:
             del self._slow[site]
-        job = self._jobs.setdefault(want.digest, _Job({}, now + self._pool_s))
-        if wished:
-            job.wishes[site] = wished
-        else:
-            job.wishes.pop(site, None)
+        self._jobs.setdefault(want.digest, _Job(now + self._pool_s)).wish(site, wished)
         self._drop_empty(want.digest)
 
     def gone(self, site: str) -> None:
         """The site's link is down: it will ask again when it is back."""
         self._slow.pop(site, None)
         for digest, job in list(self._jobs.items()):
-            job.wishes.pop(site, None)
+            job.wish(site, set())
             self._drop_empty(digest)
 
     def next(self, now: float) -> Send | None:
@@ -174,12 +199,7 @@ class ChunkSender:
         for digest, job in list(self._jobs.items()):
             if now < job.ready_at:
                 continue
-            index = min(min(wished) for wished in job.wishes.values())
-            wanting = [site for site, wished in job.wishes.items() if index in wished]
-            for site in wanting:
-                job.wishes[site].discard(index)
-                if not job.wishes[site]:
-                    del job.wishes[site]
+            index, wanting = job.take()
             self._jobs.pop(digest)
             if job.wishes:
                 self._jobs[digest] = job
