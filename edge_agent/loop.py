@@ -109,7 +109,9 @@ class Loop:
             )
             drafts.append(observed)
             try:
-                readable.append((item, observed, one(brain.model.contract, brain.spec.inputs, item)))
+                readable.append(
+                    (item, observed, one(brain.model.contract, brain.spec.inputs, item, brain.model.before))
+                )
             except RejectedError as error:
                 self.counts.malformed += 1
                 drafts.append(self._event(brain, {"malformed": str(error), "source": item.source}, ref=observed))
@@ -164,6 +166,8 @@ class Loop:
             "scores": {label: round(score, 6) for label, score in prediction.scores.items()},
             "infer_us": infer_us,
         }
+        if prediction.values:
+            body["values"] = dict(prediction.values)
         return Draft(
             "telemetry",
             "prediction",
@@ -186,7 +190,11 @@ class Loop:
             "release": brain.release,
             "policy": {"name": brain.policy.name, "version": brain.policy.version, "digest": brain.policy.digest},
             "model": brain.model.digest,
-            "prediction": {"label": prediction.label, "score": round(prediction.score, 6)},
+            "prediction": {
+                "label": prediction.label,
+                "score": round(prediction.score, 6),
+                **({"values": dict(prediction.values)} if prediction.values else {}),
+            },
             "conditions": [
                 {"rule": c.rule, "value": c.value, **({"error": c.error} if c.error else {})} for c in choice.conditions
             ],

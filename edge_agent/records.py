@@ -38,6 +38,8 @@ class Prediction:
     label: str
     score: float
     scores: Mapping[str, float]
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What was read, by field: of models that read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from edge_agent.actor import Actor
 from edge_agent.api.server import LocalApi
-from edge_agent.brain import Deployment, deploy
+from edge_agent.brain import Deployment, deploy, give_back_memory
 from edge_agent.config import Site
 from edge_agent.hub_side import HubSide
+from edge_agent.inference.prepared import FOLDER, PreparedGraphs
 from edge_agent.inference.registry import Models
 from edge_agent.memory.checkpoint import KEY_FILE, Checkpointer
 from edge_agent.memory.damage import Mark, read_mark, take_mark_off, write_mark
@@ -39,7 +40,7 @@ from edge_agent.update.slots import Slot, read_slot
 from edge_agent.update.trial import TrialSettings
 from edge_models.digests import Digest
 from edge_models.errors import ConfigError, KitError, RejectedError
-from edge_sync.release import resolve
+from edge_sync.release import Release, resolve
 from edge_sync.trust.client import Trusted
 
 log = logging.getLogger(__name__)
@@ -92,9 +93,11 @@ class SiteProcess:
             self._tools = make_tools(site.config.grants, context)
             self._actor = Actor(self.journal, self._tools, frozenset(site.config.grants), now_us)
             self._blobs = BlobStore(site.data / "blobs")
+            self._prepared = PreparedGraphs(site.data / FOLDER)
             self.supervisor = Supervisor(site, self.journal, self._facts, self._actor, self.models, now_us)
             count_boot(self.journal, self._trial, now_us)
             running, self._deployment = self._choose()
+            give_back_memory()
             self.hub: HubSide | None = None
             if self._trusted is not None and site.config.hub is not None:
                 self.hub = HubSide(
@@ -211,18 +214,14 @@ class SiteProcess:
 
         A slot that can't run (its bytes were damaged) is passed over, with a record in the alarm lane.
         """
-        labels = self.site.config.labels
         with reading(self.journal.path) as connection:
             slots = [slot for name in ("active", "previous") if (slot := read_slot(connection, name)) is not None]
         for slot in slots:
             if slot.generation == 0:
                 continue
             try:
-                deployment = deploy(
-                    slot.release, labels, {Digest(d): self._blobs.read(d) for d in slot.release.artifacts}
-                )
-                self.supervisor.vet(deployment)
-                return slot, deployment
+                blobs = {Digest(d): self._blobs.read(d) for d in slot.release.artifacts}
+                return slot, self._load(slot.release, blobs, slots)
             except (KitError, OSError) as error:
                 what: dict[str, Json] = {"release": slot.release.release, "reason": str(error)}
                 draft = Draft("alarm", "event", JOURNAL_AGENT, now_us(), to_body(what), label="release_passed_over")
@@ -231,11 +230,16 @@ class SiteProcess:
         for digest, data in named.items():  # a release that shares a part with this one need not fetch it
             self._blobs.put(digest, data)
         try:
-            deployment = deploy(release, labels, named)
-            self.supervisor.vet(deployment)
-            return Slot(release, 0), deployment
+            return Slot(release, 0), self._load(release, named, slots)
         except (RejectedError, ConfigError) as error:
             raise ConfigError(f"site {self.site.config.site}: {error}") from None
+
+    def _load(self, release: Release, blobs: Mapping[Digest, bytes], slots: Sequence[Slot]) -> Deployment:
+        """This release, ready to run. Of prepared graphs its own stay then, and those of the slots."""
+        deployment = deploy(release, self.site.config.labels, blobs, self._prepared)
+        self.supervisor.vet(deployment)
+        self._prepared.keep_only({d for each in (release, *(slot.release for slot in slots)) for d in each.artifacts})
+        return deployment
 
     def _make_api(self) -> LocalApi | None:
         config = self.site.config.api

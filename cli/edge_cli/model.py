@@ -1,51 +1,31 @@
-"""`edge-agent model`: build reference bundles, and look into any bundle."""
+"""`edge-agent model`: look into bundles, and publish them. How they are made: `edge_cli.model_make`."""
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
+from edge_agent.inference.model import Model
+from edge_cli import model_make
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
+from edge_cli.model_make import AsJson, comparison, contract_table
 from edge_cli.output import data, emit_json, talk
 from edge_cli.publish import AgainOption, TrustOption, publish_file, read_file
 from edge_cli.trust import KeysOption, PassphraseOption
-from edge_models.build.recipe import load_recipe, needs_extra, recipe_names
-from edge_models.bundle import Bundle, read_bundle
+from edge_models.build.unpacking import unpack as unpack_bundle
+from edge_models.bundle import read_bundle
 from edge_models.errors import RejectedError
-from edge_models.tensors import TensorSpec
 from edge_sync.trust.paths import MODELS
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build, inspect and publish bundles.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
-
-@app.command()
-def build(
-    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(recipe_names())}.")],
-    version: Annotated[str | None, typer.Option(help="Which version of the model; the newest by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for NAME-VERSION.bundle.")] = Path(),
-    as_json: AsJson = False,
-) -> None:
-    """Train, quantize and measure a reference model, and write its bundle. The same build gives the same digest.
-
-    Example: edge-agent model build trace --version 2 --out bundles
-    """
-    chosen = load_recipe(recipe)
-    number = chosen.version(version)
-    with talk.status(f"{recipe} {number}") as status:
-        with needs_extra():
-            from edge_models.build.make import make  # noqa: PLC0415 - torch and optimum take seconds to import
-        built = make(chosen, number, out, lambda remark: status.update(f"{recipe} {number}: {remark}"))
-    if as_json:
-        emit_json({"path": str(built.path), "digest": built.digest, "card": built.card})
-        return
-    data.print(_comparison(built.card))
-    data.print(f"{built.path}  {built.path.stat().st_size:,} bytes  {built.digest}")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make, inspect and publish bundles.")
+app.command("import")(model_make.import_)
+app.command()(model_make.quantize)
+app.command()(model_make.evaluate)
+app.command()(model_make.pack)
+app.command()(model_make.build)
 
 
 @app.command()
@@ -73,6 +53,43 @@ def publish(
 
 
 @app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A .bundle file.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Verify every byte of a bundle, and that this machine's CPU gets the answers that its maker got.
+
+    Example: edge-agent model verify trace-2.bundle
+    """
+    model = Model(read_bundle(bundle))
+    report = model.check_golden()
+    if as_json:
+        emit_json({"digest": model.digest, "passed": report.passed, "golden": asdict(report)})
+    elif report.passed:
+        data.print(f"{bundle}  {model.digest}", markup=False)
+        data.print(str(report), markup=False)
+    if not report.passed:
+        raise RejectedError(f"{bundle}: {report}")
+
+
+@app.command()
+def unpack(
+    bundle: Annotated[Path, typer.Argument(help="A .bundle file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A new folder for its parts.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Write a bundle's parts, verified, into a new folder: graph, contract, card, golden samples, files.
+
+    Example: edge-agent model unpack trace-2.bundle --out trace-2
+    """
+    unpack_bundle(bundle, out)
+    if as_json:
+        emit_json({"path": str(out), "files": sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())})
+        return
+    talk.print(f"{bundle} is in {out}", markup=False)
+
+
+@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A .bundle file.")],
     as_json: AsJson = False,
@@ -88,46 +105,11 @@ def inspect(
         emit_json({"digest": seen.digest, "size_bytes": size, "contract": contract, "card": dict(seen.card)})
         return
     data.print(f"[bold]{seen.contract.name} {seen.contract.version}[/]  {size:,} bytes  {seen.digest}")
-    data.print(_contract(seen))
+    data.print(contract_table(seen.contract, len(seen.golden.truth)))
     # A card from another workshop may lack the numbers; what it does say is printed below.
     with suppress(KeyError, TypeError, ValueError):
-        data.print(_comparison(seen.card))
+        data.print(comparison(seen.card))
     data.print("\n".join(_lines(seen.card)), markup=False)
-
-
-def _comparison(card: Any) -> Table:
-    """Float against int8: what quantization cost, and what it brought."""
-    metrics, size, latency = card["metrics"], card["size"], card["latency"]
-    table = Table("held-out", "float", "int8", "int8 / float")
-    for name, key in (("accuracy", "accuracy"), ("macro-F1", "macro_f1")):
-        table.add_row(name, f"{metrics['float'][key]:.4f}", f"{metrics['int8'][key]:.4f}", "")
-    ratio = size["int8_bytes"] / size["float_bytes"]
-    table.add_row("graph, bytes", f"{size['float_bytes']:,}", f"{size['int8_bytes']:,}", f"{ratio:.2f}")
-    pays = "" if latency["ratio"] < 1 else "  (int8 does not pay)"
-    microseconds = f"{latency['float_us']:.1f}", f"{latency['int8_us']:.1f}"
-    table.add_row("one sample, one thread, µs", *microseconds, f"{latency['ratio']:.2f}{pays}")
-    table.add_row("same label", "", f"{metrics['agreement']:.4f}", "")
-    table.caption = escape(f"{latency['cpu']}, ONNX Runtime {latency['onnxruntime']}")
-    return table
-
-
-def _contract(bundle: Bundle) -> Table:
-    table = Table("", "name", "shape", "dtype", "what")
-    contract = bundle.contract
-    for role, specs in (("input", contract.inputs), ("output", contract.outputs)):
-        for spec in specs:
-            table.add_row(*(escape(text) for text in (role, spec.name, _shape(spec), spec.dtype, _what(spec))))
-    labels = escape(", ".join(contract.labels))
-    table.caption = f"{contract.task}: {labels} · golden samples {len(bundle.golden.truth)}"
-    return table
-
-
-def _shape(spec: TensorSpec) -> str:
-    return "(" + ", ".join(str(axis) for axis in spec.shape) + ")"
-
-
-def _what(spec: TensorSpec) -> str:
-    return "; ".join(text for text in (spec.unit, spec.description) if text)
 
 
 def _lines(value: Mapping[str, Any], depth: int = 0) -> list[str]:

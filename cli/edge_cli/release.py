@@ -60,7 +60,12 @@ def _check(spec: AgentSpec, bundle_bytes: bytes, policy_bytes: bytes) -> None:
         raise ConfigError(
             f"agent {spec.name!r}: {spec.policy} speaks of label {strange[0]!r}; {spec.bundle} knows {known}"
         )
+    if not bundle.contract.labels:
+        raise ConfigError(
+            f"agent {spec.name!r}: {spec.bundle} is for {bundle.contract.task}; agents act on what classifies or reads"
+        )
     wanted = [each.name for each in bundle.contract.inputs]
+    wanted += ["text"] if any(step.name == "tokenize" for step in bundle.contract.steps) else []
     if strange := sorted(set(spec.inputs).difference(wanted)):
         raise ConfigError(
             f"agent {spec.name!r}: `inputs` names {strange[0]!r}; {spec.bundle} takes {', '.join(wanted)}"

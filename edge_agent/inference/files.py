@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from edge_agent.inference.images import picture
-from edge_agent.inference.inputs import batched, checked, one, stack, tensor
+from edge_agent.inference.inputs import TEXT, batched, checked, one, stack, tensor, text_of
 from edge_agent.inference.model import Tensors
 from edge_agent.records import Json, Observation
 from edge_models.contract import Contract
 from edge_models.errors import ConfigError, RejectedError
+from edge_models.pictures import picture
+from edge_models.steps import Before
 from edge_models.tensors import TensorSpec
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -23,25 +25,44 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
-def from_file(contract: Contract, path: Path) -> Tensors:
-    """The batch in a ``.npy``, ``.csv`` (a row a sample, a header is skipped), ``.json`` or picture file.
+def from_file(contract: Contract, path: Path, before: Before | None = None) -> Tensors:
+    """The batch in a file: ``.npy``, ``.npz`` (an array an input), ``.csv`` (a row a sample, a header is skipped),
+    ``.json`` or a picture; for a model that takes a text (`before`) ``.txt``, or ``.json`` with a ``text``.
 
     A single sample without a batch axis is a batch of 1. Raises `ConfigError` where the file cannot be read or is of
     no kind known here, `RejectedError` where its content does not fit: what came, and what was wanted.
     """
     kind = path.suffix.lower()
-    if kind not in (".npy", ".csv", ".json", *_PICTURES):
-        raise ConfigError(f"{path}: wanted a .npy, .csv or .json file, or a picture ({', '.join(_PICTURES)})")
+    if before is not None:
+        return _text(path, before)
+    if kind not in (".npy", ".npz", ".csv", ".json", *_PICTURES):
+        raise ConfigError(f"{path}: wanted a .npy, .npz, .csv or .json file, or a picture ({', '.join(_PICTURES)})")
     data = _read(path)
     try:
         if kind == ".json":
             return _json(contract, data)
+        if kind == ".npz":
+            return _npz(contract, data)
         spec = _only_input(contract, kind)
         if kind in _PICTURES:
             return {spec.name: picture(contract, spec, data, path.name)}
         return {spec.name: _csv(spec, data) if kind == ".csv" else checked(spec, batched(spec, _npy(data)))}
     except RejectedError as error:
         raise RejectedError(f"{path.name}: {str(error).removeprefix(f'{path.name}: ')}") from None
+
+
+def _text(path: Path, before: Before) -> Tensors:
+    data = _read(path)
+    try:
+        text = data.decode("utf-8-sig")
+        if path.suffix.lower() == ".json":
+            value = orjson.loads(text)
+            text = text_of(value.get(TEXT) if isinstance(value, dict) else value)
+        return before(text)
+    except (UnicodeDecodeError, orjson.JSONDecodeError) as error:
+        raise RejectedError(f"{path.name}: no text in UTF-8, or no JSON: {error}") from None
+    except RejectedError as error:
+        raise RejectedError(f"{path.name}: {error}") from None
 
 
 def _read(path: Path) -> bytes:
@@ -142,8 +163,35 @@ def _json(contract: Contract, data: bytes) -> Tensors:
         if spec.name not in value:
             raise RejectedError(f"input {spec.name!r} is missing")
         came = value[spec.name]
+        if not contract.batched:
+            tensors[spec.name] = _whole(spec, came)
+            continue
         tensors[spec.name] = tensor(spec, came if _depth(came) >= len(spec.shape) else [came])
     return tensors
+
+
+def _whole(spec: TensorSpec, value: Json) -> NDArray[Any]:
+    """The one sample that a model without a batch takes, from lists nested as its shape is, or a number."""
+    try:
+        array = np.array(value)
+    except ValueError:
+        raise RejectedError(f"input {spec.name!r}: came lists of unequal length") from None
+    if array.dtype.kind not in "bif":
+        raise RejectedError(f"input {spec.name!r}: came something that is no number")
+    return checked(spec, array.astype(spec.dtype))
+
+
+def _npz(contract: Contract, data: bytes) -> Tensors:
+    """An array for each input, by its name."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {spec.name: file[spec.name] for spec in contract.inputs}
+    except KeyError as error:
+        raise RejectedError(f"no array is named {error.args[0]!r}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise RejectedError(f"no arrays that can be read: {error}") from None
+    batched_ = {spec.name: batched(spec, arrays[spec.name]) for spec in contract.inputs} if contract.batched else arrays
+    return {spec.name: checked(spec, batched_[spec.name]) for spec in contract.inputs}
 
 
 def _depth(value: Json) -> int:

@@ -21,9 +21,10 @@ class GoldenReport:
     largest_difference: float
     """Of any score; NaN where a score was no number."""
     disagreements: int
-    """Samples with another label than the maker's, though its margin over the next exceeds ``2 * atol``."""
-    correct: int
-    """Samples whose label here is the true one."""
+    """Samples with another label than the maker's, though its margin over the next exceeds ``2 * atol``; of models that
+    read, with other texts."""
+    correct: int | None
+    """Samples whose label, or whose texts, here are the true ones; None where the task knows no truth."""
 
     @property
     def passed(self) -> bool:
@@ -33,10 +34,13 @@ class GoldenReport:
 
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "failed"
-        return (
+        said = (
             f"golden check {verdict}: {self.samples} samples, largest difference {self.largest_difference:.4g} "
-            f"(allowed {self.atol:.4g}), {self.disagreements} labels differ, {self.correct} are true"
+            f"(allowed {self.atol:.4g})"
         )
+        if self.correct is None:
+            return said
+        return f"{said}, {self.disagreements} labels differ, {self.correct} are true"
 
 
 def compare(here: Scores, there: Scores, atol: float, truth: Sequence[int]) -> GoldenReport:
@@ -47,7 +51,26 @@ def compare(here: Scores, there: Scores, atol: float, truth: Sequence[int]) -> G
     return GoldenReport(
         samples=len(here),
         atol=atol,
-        largest_difference=float(np.abs(here - there).max()),
+        largest_difference=_largest(here, there),
         disagreements=int((clear & (labels != there.argmax(axis=1))).sum()),
         correct=int((labels == np.asarray(truth)).sum()),
     )
+
+
+def compare_values(
+    here: NDArray[Any], there: NDArray[Any], atol: float, answers: Sequence[tuple[Any, Any, Any]] = ()
+) -> GoldenReport:
+    """The same for an output that holds no scores, and for what steps made of it: here, there, and the truth."""
+    return GoldenReport(
+        samples=len(there),
+        atol=atol,
+        largest_difference=_largest(here, there),
+        disagreements=sum(mine != makers for mine, makers, _ in answers),
+        correct=sum(mine == true for mine, _, true in answers) if answers else None,
+    )
+
+
+def _largest(here: NDArray[Any], there: NDArray[Any]) -> float:
+    if here.shape != there.shape:
+        return float("nan")
+    return float(np.abs(here.astype(np.float64) - there.astype(np.float64)).max())

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.inference.images import picture
 from edge_agent.inference.model import Tensors
 from edge_agent.records import Json, Observation
 from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.pictures import picture
+from edge_models.steps import Before
 from edge_models.tensors import TensorSpec
+
+TEXT = "text"
+"""What an observation calls the text of a model that takes one."""
 
 _NUMBERS = {"b": frozenset({bool}), "i": frozenset({int}), "u": frozenset({int}), "f": frozenset({int, float})}
 """NumPy's kind of dtype → the Python types that may become it. A bool is an int to Python, never here."""
@@ -27,11 +31,16 @@ def from_observation(contract: Contract, paths: Mapping[str, str], observations:
     return stack([one(contract, paths, observation) for observation in observations])
 
 
-def one(contract: Contract, paths: Mapping[str, str], observation: Observation) -> Tensors:
+def one(
+    contract: Contract, paths: Mapping[str, str], observation: Observation, before: Before | None = None
+) -> Tensors:
     """One observation as a batch of 1, for finding the bad ones of many: `stack` joins those that are good.
 
-    Raises `RejectedError`: what came, and what was wanted.
+    `before` makes the inputs of a text, which stands at the path of ``text``. Raises `RejectedError`: what came, and
+    what was wanted.
     """
+    if before is not None:
+        return before(text_of(at_path(observation.values, paths.get(TEXT, TEXT))))
     tensors = {}
     for spec in contract.inputs:
         path = paths.get(spec.name, spec.name)
@@ -51,6 +60,13 @@ def _is_picture(contract: Contract, spec: TensorSpec, array: Any) -> bool:
     """Whether this is a decoded picture for the input that takes them, not yet the tensor itself."""
     takes_pictures = contract.image is not None and spec is contract.inputs[0]
     return takes_pictures and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
+
+
+def text_of(value: Json) -> str:
+    """`value`, if it is a text. Raises `RejectedError`."""
+    if not isinstance(value, str):
+        raise RejectedError(f"came {_describe(value)}, wanted a text")
+    return value
 
 
 def stack(batches: Sequence[Tensors]) -> Tensors:

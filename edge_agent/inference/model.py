@@ -1,20 +1,22 @@
 """A model that runs: one bundle, one ONNX Runtime session, one contract held on the way in and out."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.inference.golden import GoldenReport, compare
+from edge_agent.inference.golden import GoldenReport, compare, compare_values
+from edge_agent.inference.prepared import PreparedGraphs
 from edge_agent.inference.session import ORT_ERRORS, check_fit, one_line, open_session
 from edge_agent.records import Prediction
-from edge_models.bundle import Bundle
+from edge_models.bundle import Bundle, golden_batch
 from edge_models.contract import Contract
 from edge_models.digests import Digest
 from edge_models.errors import RejectedError
+from edge_models.steps import Before, prepare
 from edge_models.tensors import TensorSpec
 
 Tensors = dict[str, NDArray[Any]]
@@ -25,9 +27,6 @@ SCORE_DIGITS = 6
 
 _TOLERANCE = 1e-3
 """How far outside [0, 1] a score may be before it is no probability; int8 graphs round."""
-
-_GOLDEN_BATCH = 16
-"""Golden samples run together: bounds the memory that the check takes."""
 
 _WARM_RUNS = 3
 
@@ -51,13 +50,16 @@ class Model:
     Raises `RejectedError` where the graph does not load, does not fit its contract, or does not run.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, prepared: PreparedGraphs | None = None) -> None:
+        """`prepared`: where copies of graphs lie that this machine made for itself; None: there are none."""
         self.contract: Contract = bundle.contract
         self.digest: Digest = bundle.digest
         self._golden = bundle.golden
+        self._steps = prepare(bundle.contract, bundle.files)
         self._names = {spec.name for spec in bundle.contract.inputs}
         self._output_names = [spec.name for spec in bundle.contract.outputs]
-        self._session = open_session(bundle.graph)
+        graph = bundle.graph
+        self._session = open_session(graph) if prepared is None else prepared.open(bundle.digest, graph)
         check_fit(self._session, bundle.contract)
         self.sample_s = self._warm()
         """Seconds that one sample took when the model was loaded."""
@@ -68,6 +70,16 @@ class Model:
         c = self.contract
         return ModelInfo(c.name, c.version, self.digest, c.task, c.labels, c.inputs, c.outputs)
 
+    @property
+    def predicts(self) -> bool:
+        """Whether agents can act on it: its predictions have a label."""
+        return self.contract.task in ("classification", "reading")
+
+    @property
+    def before(self) -> Before | None:
+        """Makes its inputs of a text; None where it takes tensors or pictures."""
+        return self._steps.before
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """The contract's outputs for a batch.
 
@@ -77,7 +89,7 @@ class Model:
             raise RejectedError(self._wrong_names(inputs))
         for spec in self.contract.inputs:
             spec.check(inputs[spec.name])
-        if len(self._names) > 1 and len({len(array) for array in inputs.values()}) > 1:
+        if self.contract.batched and len(self._names) > 1 and len({len(array) for array in inputs.values()}) > 1:
             sizes = ", ".join(f"{name}: {len(array)}" for name, array in inputs.items())
             raise RejectedError(f"the inputs' batches differ in size ({sizes})")
         try:
@@ -88,6 +100,10 @@ class Model:
 
     def predict(self, inputs: Mapping[str, NDArray[Any]]) -> list[Prediction]:
         """The prediction for each sample of a batch. Raises `RejectedError` as `run` does."""
+        if self.contract.task == "reading":
+            return self._read(inputs, self.run(inputs))
+        if not self.predicts:
+            raise RejectedError(f"model {self.contract.name!r} is for {self.contract.task}: it gives no prediction")
         scores = self._scores(self.run(inputs))
         labels = self.contract.labels
         rows = scores.astype(np.float64).clip(0.0, 1.0).round(SCORE_DIGITS).tolist()
@@ -104,20 +120,40 @@ class Model:
         Raises `RejectedError` where the model cannot run them at all.
         """
         contract, golden = self.contract, self._golden
-        parts = []
-        for start in range(0, len(golden.truth), _GOLDEN_BATCH):
-            part = {name: array[start : start + _GOLDEN_BATCH] for name, array in golden.inputs.items()}
-            parts.append(self.run(part)[contract.scores])
-        truth = [contract.labels.index(label) for label in golden.truth]
-        return compare(np.concatenate(parts), golden.outputs[contract.scores], contract.golden_atol, truth)
+        parts, answers = [], []
+        for inputs in self._golden_parts():
+            outputs = self.run(inputs)
+            parts.append(outputs[contract.main] if contract.batched else outputs[contract.main][np.newaxis])
+            if contract.task == "reading":
+                answers += [dict(reading.values) for reading in self._steps.readings(inputs, outputs)]
+        here, there = np.concatenate(parts), golden.outputs[contract.main]
+        if contract.task == "classification":
+            truth = [contract.labels.index(label) for label in golden.truth]
+            return compare(here, there, contract.golden_atol, truth)
+        told = list(zip(answers, golden.answers or (), golden.truth, strict=True)) if answers else []
+        return compare_values(here, there, contract.golden_atol, told)
+
+    def _golden_parts(self) -> Iterator[Tensors]:
+        """The golden inputs, as much of them at a time as the model takes."""
+        golden, step = self._golden, golden_batch(self._golden.inputs) if self.contract.batched else 1
+        for start in range(0, len(golden.truth), step):
+            part = {name: array[start : start + step] for name, array in golden.inputs.items()}
+            yield part if self.contract.batched else {name: np.asarray(array[0]) for name, array in part.items()}
+
+    def _read(self, inputs: Mapping[str, NDArray[Any]], outputs: Tensors) -> list[Prediction]:
+        readings = self._steps.readings(inputs, outputs)
+        return [Prediction(each.label, round(each.score, SCORE_DIGITS), {}, dict(each.values)) for each in readings]
 
     def _warm(self) -> float:
         """Run one golden sample until nothing is done for the first time; the quickest run's seconds."""
-        sample = {name: array[:1] for name, array in self._golden.inputs.items()}
+        golden = self._golden.inputs
+        sample = {name: array[:1] if self.contract.batched else np.asarray(array[0]) for name, array in golden.items()}
         quickest = float("inf")
         for _ in range(_WARM_RUNS):
             start = time.perf_counter()
-            self._scores(self.run(sample))
+            outputs = self.run(sample)
+            if self.contract.scores:
+                self._scores(outputs)
             quickest = min(quickest, time.perf_counter() - start)
         return quickest
 

@@ -1,5 +1,7 @@
 """ONNX Runtime, set up for a small shared machine, and the check that a graph keeps its contract."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
@@ -36,21 +38,67 @@ _TENSOR_TYPES = {
 }
 
 
+THREADS = 1
+"""Of a session. Source: notes on inference; a second thread made a busy node three to four times slower."""
+
+CONFIG: Mapping[str, str] = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
+"""What every session is told."""
+
+COPY_GRAPH, COPY_WEIGHTS = "graph.onnx", "weights.bin"
+"""The files of a prepared copy."""
+
+COPY_CONFIG: Mapping[str, str] = {
+    "session.optimized_model_external_initializers_file_name": COPY_WEIGHTS,
+    "session.save_external_prepacked_constant_initializers": "1",
+}
+"""What a session is told that writes a prepared copy of its graph."""
+
+
 def open_session(graph: bytes) -> Any:
     """An `onnxruntime.InferenceSession` of these ONNX bytes. Raises `RejectedError` where they cannot run."""
+    return _open(graph, _options())
+
+
+def write_copy(graph: Path, folder: Path) -> None:
+    """Write a graph into a folder as this CPU's kernels want it: optimised, its weights packed, in a file of their own.
+
+    Raises `RejectedError` where it cannot run, or not be written.
+    """
+    options = _options(COPY_CONFIG)
+    options.optimized_model_filepath = str(folder / COPY_GRAPH)
+    _open(str(graph), options)
+
+
+def open_copy(graph: bytes, folder: Path) -> Any:
+    """The session of a prepared copy: `graph` is what its `COPY_GRAPH` holds; its weights are mapped, not read.
+
+    Raises `RejectedError` where it cannot run.
+    """
+    options = _options({"session.model_external_initializers_file_folder_path": str(folder)})
+    # It is optimised; doing it again would only take time.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _open(graph, options)
+
+
+def _options(config: Mapping[str, str] | None = None) -> Any:
     options = ort.SessionOptions()
-    # Source: notes on inference; a second thread made a busy node three to four times slower.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = THREADS
+    options.inter_op_num_threads = THREADS
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for key, value in {**CONFIG, **(config or {})}.items():
+        options.add_session_config_entry(key, value)
     options.log_severity_level = _LOG_NOTHING
+    return options
+
+
+def _open(graph: bytes | str, options: Any) -> Any:
     try:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except ORT_ERRORS as error:
         raise RejectedError(f"the graph cannot be loaded: {one_line(error)}") from None
     session.disable_fallback()
+    # It keeps the graph's bytes for the day its providers are changed, which nobody does here: as much memory again.
+    session._model_bytes = None
     return session
 
 

@@ -50,6 +50,7 @@ class Scope:
             "prediction.label": prediction.label,
             "prediction.score": prediction.score,
             "prediction.scores": dict(prediction.scores),
+            "prediction.values": dict(prediction.values),
         }
         for name in ("observation", "facts", "site"):
             if name in reads:
@@ -149,6 +150,7 @@ def _environment() -> Any:
             "prediction.label": _T.STRING,
             "prediction.score": _T.DOUBLE,
             "prediction.scores": _T.Map(_T.STRING, _T.DOUBLE),
+            "prediction.values": _T.Map(_T.STRING, _T.STRING),
             "observation": _T.Map(_T.STRING, _T.DYN),
             "facts": _T.Map(_T.STRING, _T.DYN),
             "site": _T.Map(_T.STRING, _T.STRING),

@@ -8,6 +8,7 @@ VARIABLES = (
     "prediction.label",
     "prediction.score",
     "prediction.scores",
+    "prediction.values",
     "observation",
     "facts",
     "site",
@@ -84,7 +85,7 @@ def _undeclared(name: str) -> str:
     said = f"undeclared reference to '{name}'"
     root, _, rest = name.partition(".")
     if name == "prediction":
-        return said + " (prediction has label, score and scores)"
+        return said + " (prediction has label, score, scores and values)"
     if name == "recent":
         return said + ' with these arguments (it takes a label and seconds: recent("fault", 60))'
     if name in FUNCTIONS:

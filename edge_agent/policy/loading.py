@@ -148,7 +148,7 @@ def _situation(given: GivenPart) -> Situation:
     scores = {prediction.label: prediction.score} if prediction.scores is None else prediction.scores
     return Situation(
         observation=given.observation,
-        prediction=Prediction(prediction.label, prediction.score, scores),
+        prediction=Prediction(prediction.label, prediction.score, scores, prediction.values),
         facts=given.facts,
         site=given.site,
         recent=_counted(given.recent),

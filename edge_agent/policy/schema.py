@@ -54,6 +54,7 @@ class PredictionPart(_Part):
     label: str
     score: Probability
     scores: dict[str, float] | None = None
+    values: dict[str, str] = {}
 
 
 def _for_all(recent: Any) -> Any:

@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from edge_agent.pictures import MAX_PICTURE_BYTES, decode_picture, require_pillow
 from edge_agent.records import Json, Malformed, Observation
 from edge_agent.sources.base import SourceContext
 from edge_agent.sources.decode import MAX_MESSAGE_BYTES, excerpt, read_object
 from edge_models.errors import ConfigError, RejectedError
+from edge_models.pictures import MAX_PICTURE_BYTES, decode_picture, require_pillow
 from edge_sync.yamlfile import validate
 
 log = logging.getLogger(__name__)

@@ -3,10 +3,13 @@
 What is durable comes first: a power cut at any instruction leaves the release before, or the new one, never neither.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Protocol
 
-from edge_agent.brain import Deployment, deploy
+from edge_agent import brain
+from edge_agent.brain import Deployment, give_back_memory
+from edge_agent.inference.prepared import FOLDER, PreparedGraphs
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.schema import reading
@@ -38,11 +41,16 @@ class Switcher:
         vet: Callable[[Deployment], None],
         switch: Callable[[Deployment], None],
         now_us: Callable[[], int],
-        deploy: Deploy = deploy,
+        deploy: Deploy | None = None,
     ) -> None:
-        """`vet` raises `ConfigError` where a deployment can't run here; `switch` makes it the one that does."""
+        """`vet` raises `ConfigError` where a deployment can't run here; `switch` makes it the one that does.
+
+        By default a release is loaded with the graphs that are prepared beside the journal.
+        """
+        self._prepared = PreparedGraphs(journal.path.with_name(FOLDER)) if deploy is None else None
         self._labels, self._journal, self._blobs = labels, journal, blobs
-        self._vet, self._switch, self._deploy, self._now_us = vet, switch, deploy, now_us
+        self._vet, self._switch, self._now_us = vet, switch, now_us
+        self._deploy = deploy or partial(brain.deploy, prepared=self._prepared)
         self.running, self.proving = running, proving
 
     def activate(self, part: Release, generation: int, now: float) -> None:
@@ -56,7 +64,8 @@ class Switcher:
         trial = self.proving.before(now)
         self._switch(deployment)
         self.proving.begin(trial, now)
-        self._blobs.keep_only(self._needed())
+        self._keep_needed()
+        give_back_memory()
 
     def before(self) -> Slot | None:
         """What would run if what runs had to go; None where there is nothing."""
@@ -82,18 +91,26 @@ class Switcher:
         self._switch(deployment)
         self.proving.end(now)
         if not keep:
-            self._blobs.keep_only(self._needed() | set(left.release.artifacts))
+            self._keep_needed(left.release.artifacts)
+        give_back_memory()
         return left
 
     def give_up(self, part: Release, generation: int, reason: str) -> None:
         """This release can't run here: remember that. What came of it stays: the next one may share most of it."""
         self._journal.later(also=lambda db: write_refused(db, generation, reason, self._now_us()))
-        self._blobs.keep_only(self._needed() | set(part.artifacts))
+        self._keep_needed(part.artifacts)
 
     def _load(self, part: Release) -> Deployment:
         deployment = self._deploy(part, self._labels, {Digest(d): self._blobs.read(d) for d in part.artifacts})
         self._vet(deployment)
         return deployment
+
+    def _keep_needed(self, also: Collection[str] = ()) -> None:
+        """Remove what neither the release that runs needs nor the one before; `also` these artifacts stay."""
+        needed = self._needed()
+        self._blobs.keep_only(needed | set(also))
+        if self._prepared is not None:
+            self._prepared.keep_only(needed)
 
     def _needed(self) -> set[str]:
         """The artifacts of what runs and of what it may go back to."""

@@ -24,6 +24,8 @@ MAX_BUNDLE_BYTES = 512 * 1024 * 1024
 MAX_GOLDEN_BYTES = 64 * 1024 * 1024
 """Of one golden array."""
 
+_GOLDEN_BATCH, _GOLDEN_BATCH_BYTES = 16, 4 * 1024 * 1024
+
 MAX_FILES = 16
 """Beside the graph."""
 
@@ -57,6 +59,16 @@ class Bundle:
     golden: Golden
     files: Mapping[str, bytes] = field(default_factory=dict)
     """What steps need, by name: a tokenizer, an alphabet, a second graph."""
+
+
+def golden_batch(inputs: Mapping[str, Array]) -> int:
+    """How many golden samples run together where a bundle is made and where it is checked: 16, of large ones fewer.
+
+    The same in both places, since dynamic quantization takes its ranges from all of a batch; few, since a picture's
+    batch takes a hundred times its own size in memory while it runs.
+    """
+    sample_bytes = sum(array[:1].nbytes for array in inputs.values())
+    return max(1, min(_GOLDEN_BATCH, _GOLDEN_BATCH_BYTES // max(1, sample_bytes)))
 
 
 def read_bundle(source: Path | bytes) -> Bundle:

@@ -72,7 +72,8 @@ class Contract:
         require(self.batched or self.task == "tensors", f"a model for {self.task} must take a batch")
         self._check_labels()
         self._check_main()
-        require(0 <= self.golden_atol <= 1, "golden_atol: must be between 0 and 1")
+        largest = 1 if self.task in ("classification", "embedding") else 1e12
+        require(0 <= self.golden_atol <= largest, f"golden_atol: must be between 0 and {largest:g}")
         require(len(self.steps) <= MAX_STEPS, f"steps: at most {MAX_STEPS}")
         require(1 <= self.threads <= MAX_THREADS, f"threads: must be 1 to {MAX_THREADS}")
         require(

@@ -35,6 +35,7 @@ ALL = dict(commands())
 def test_the_commands_are_those_the_design_names() -> None:
     assert set(ALL) == {
         "demo", "run", "infer", "doctor", "hub serve", "node provision", "model build", "model inspect",
+        "model import", "model quantize", "model evaluate", "model pack", "model verify", "model unpack",
         "policy check", "policy test", "release create", "release push", "fleet ls", "fleet show", "fleet verify",
         "fleet losses", "fleet explain", "fleet facts", "fleet fact set", "fleet fact delete", "fleet fact ls",
         "memory tail", "memory explain", "memory verify", "memory erase",

@@ -59,7 +59,7 @@ def lay_out(folder: Path) -> None:
 
 def what_is_better() -> str:
     """Held-out accuracy of the models of release 1 and of release 2, as their cards say."""
-    cards = {(b.contract.name, b.contract.version): b.card["metrics"]["int8"] for b in shipped_bundles()}
+    cards = {(b.contract.name, b.contract.version): b.card["metrics"][b.card["precision"]] for b in shipped_bundles()}
     names = sorted({name for name, _ in cards})
     return ", ".join(f"{n} {cards[n, '1']['accuracy']:.3f} → {cards[n, '2']['accuracy']:.3f}" for n in names)
 

@@ -1,70 +1,44 @@
-"""How much faster int8 is than float on this machine, at one thread and one sample.
+"""How long a graph takes on this machine, at one thread and one sample, and its share of what float takes.
 
-A measurement is never the same twice, and a card is part of a digest: so one pair of graphs is measured once on a
+A measurement is never the same twice, and a card is part of a digest: so the same graphs are measured once on a
 machine, and remembered, in the bundles that ship and in a cache.
 """
 
 import json
 import os
-import platform
-import statistics
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
-from edge_models.build.evaluate import open_session
+from edge_models.build.speed import cpu_model, speeds
+from edge_models.contract import Contract
 from edge_models.digests import digest_of
 from edge_models.npy import Array
 from edge_models.shipped import shipped_bundles
 
-ROUNDS, RUNS = 40, 50
-"""Rounds in turn of so many runs each: what else the machine does falls on both alike."""
 
-
-def latency(float_graph: bytes, int8_graph: bytes, sample: Mapping[str, Array]) -> dict[str, Any]:
-    """The card's part on latency: µs of a run of each graph, their ratio, and where it was measured."""
-    key = {
-        "float_graph": digest_of(float_graph),
-        "int8_graph": digest_of(int8_graph),
+def latency(
+    contract: Contract, graphs: Mapping[str, bytes], files: Mapping[str, bytes], sample: Mapping[str, Array]
+) -> dict[str, Any]:
+    """The card's part on latency: µs of a run of each graph (the first is float), the last's share of float's, and
+    where it was measured. `sample` is one."""
+    key = {f"{name}_graph": digest_of(graph) for name, graph in graphs.items()} | {
         "cpu": cpu_model(),
         "onnxruntime": ort.__version__,
         "threads": 1,
         "batch": 1,
     }
     cache = _cache_folder() / f"{digest_of(json.dumps(key).encode()).removeprefix('sha256:')[:32]}.json"
-    return _shipped(key) or _cached(cache, key) or _remembered(cache, key | _measure(float_graph, int8_graph, sample))
-
-
-def cpu_model() -> str:
-    """The machine's CPU in its maker's words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
-
-
-def _measure(float_graph: bytes, int8_graph: bytes, sample: Mapping[str, Array]) -> dict[str, float]:
-    feed = dict(sample)
-    sessions = [open_session(graph) for graph in (float_graph, int8_graph)]
-    times: tuple[list[float], list[float]] = ([], [])
-    for warming in (True, *(False,) * ROUNDS):
-        for session, seen in zip(sessions, times, strict=True):
-            started = time.perf_counter()
-            for _ in range(RUNS):
-                session.run(None, feed)
-            if not warming:
-                seen.append((time.perf_counter() - started) / RUNS * 1e6)
-    ratio = statistics.median(int8 / float_ for float_, int8 in zip(*times, strict=True))
-    return {
-        "float_us": round(statistics.median(times[0]), 1),
-        "int8_us": round(statistics.median(times[1]), 1),
-        "ratio": round(ratio, 2),
-    }
+    found = _shipped(key) or _cached(cache, key)
+    if found is not None:
+        return found
+    measured = speeds(contract, graphs, files, sample)
+    times: dict[str, Any] = {f"{name}_us": round(speed.p50_us, 1) for name, speed in measured.items()}
+    if len(graphs) > 1:
+        times["ratio"] = round(measured[list(graphs)[-1]].ratio, 2)
+    return _remembered(cache, key | times)
 
 
 def _shipped(key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,18 +1,20 @@
 """What a recipe says: the data, the contract, and how each version of the model is made."""
 
-import difflib
-import importlib
 import importlib.util
-import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_models.build.draft import Draft
+from edge_models.build.samples import Samples
+from edge_models.build.workdir import About, Sheet
+from edge_models.contract import Contract
 from edge_models.digests import Digest
 from edge_models.errors import ConfigError
 from edge_models.npy import Array
@@ -70,6 +72,8 @@ class Version:
     """The part of the training split that this version learns from."""
     float_graph: Callable[[Split, Progress], bytes]
     """Trains on that part and exports: ONNX, float, with everything inside that the contract promises."""
+    scheme: str = "static"
+    """How it is quantized; ``none`` where that was measured and does not pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +97,56 @@ class Recipe:
 
     def version(self, number: str | None) -> str:
         """`number`, or the newest. Raises `ConfigError` when there is no such version."""
-        if number is None:
-            return list(self.versions)[-1]
-        if number not in self.versions:
-            raise ConfigError(f"recipe {self.name!r} has no version {number!r}: it has {', '.join(self.versions)}")
-        return number
+        return version_of(self.name, self.versions, number)
+
+    def prepare(self, version: str, progress: Progress) -> Draft:
+        """Read the data, train on the version's part of it, and export."""
+        chosen = self.versions[version]
+        progress("reading the data")
+        data = self.load()
+        seen = chosen.sees(data.train)
+        graph = chosen.float_graph(seen, lambda remark: progress(f"training: {remark}"))
+        contract = Contract(
+            name=self.name,
+            version=version,
+            task="classification",
+            inputs=self.inputs,
+            outputs=self.outputs,
+            labels=self.labels,
+            scores=self.scores,
+            golden_atol=self.golden_atol,
+        )
+        splits = {"train": seen, "calibration": data.calibration, "held_out": data.held_out}
+        counts = {name: _counts(split, self.labels) for name, split in splits.items()}
+        about = About(
+            summary=self.summary,
+            about=chosen.about,
+            data=asdict(self.source) | {"counts": counts},
+            limits=self.limits,
+            lineage={"data": data.digest, "command": f"edge-agent model build {self.name} --version {version}"},
+        )
+        calibration, held_out = (_samples(split, self.labels) for split in (data.calibration, data.held_out))
+        sheet = Sheet(contract, about)
+        return Draft(sheet, graph, {}, calibration, held_out, chosen.scheme, self.golden_samples)
 
 
-def recipe_names() -> list[str]:
-    """The recipes there are."""
-    found = importlib.util.find_spec("edge_models.build.recipes")
-    folders = list(found.submodule_search_locations or []) if found else []
-    return sorted(module.name for module in pkgutil.iter_modules(folders))
+def version_of(recipe: str, versions: Iterable[str], number: str | None) -> str:
+    """`number`, or the newest, which is the last. Raises `ConfigError` where there is no such version."""
+    known = list(versions)
+    if number is None:
+        return known[-1]
+    if number not in known:
+        raise ConfigError(f"recipe {recipe!r} has no version {number!r}: it has {', '.join(known)}")
+    return number
+
+
+def _counts(split: Split, labels: tuple[str, ...]) -> dict[str, Any]:
+    by_label = Counter(labels[index] for index in split.labels)
+    return {"samples": len(split), "labels": {label: by_label[label] for label in labels}}
+
+
+def _samples(split: Split, labels: tuple[str, ...]) -> Samples:
+    return Samples(dict(split.inputs), tuple(labels[index] for index in split.labels))
 
 
 @contextmanager
@@ -114,18 +156,6 @@ def needs_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ConfigError(f"{EXTRA} ({error.name} is missing)") from None
-
-
-def load_recipe(name: str) -> Recipe:
-    """The recipe of this name. Raises `ConfigError`: no such recipe (and the nearest), or the extra is missing."""
-    names = recipe_names()
-    if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
-        meant = f": did you mean {nearest[0]!r}?" if nearest else "."
-        raise ConfigError(f"no recipe {name!r}{meant} There are {', '.join(names)}")
-    with needs_extra():
-        module = importlib.import_module(f"edge_models.build.recipes.{name}")
-    return cast(Recipe, module.RECIPE)
 
 
 def wheel_file(package: str, path: str) -> Path:

@@ -1,32 +1,55 @@
-"""The table of the bundles that ship, made from their cards: ``python -m edge_models.build.table [README]``.
+"""The table of the reference models, made from their cards: ``python -m edge_models.build.table [README]``.
 
-Prints it, or rewrites the part of a Markdown file between its two marks.
+Prints it, or rewrites the part of a Markdown file between its two marks. Bundles that are too large to ship have their
+card beside those that do, as `edge-agent model inspect --json` prints it.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_models.errors import ConfigError
-from edge_models.shipped import shipped_bundles
+from edge_models.shipped import DATA, shipped_bundles
 
 BEGIN, END = "<!-- begin: table made from the cards -->", "<!-- end: table made from the cards -->"
 
-HEADER = ("bundle", "what it learned from", "accuracy float → int8", "macro-F1 float → int8", "graph KB", "int8 time")
+HEADER = ("bundle", "task", "data", "quality, float → as it ships", "graph, KB", "time")
+
+MOST_METRICS = 2
+"""Of a model, in the table."""
 
 
 def row(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """A card as a row under `HEADER`. The last column is int8's time as a share of float's."""
-    metrics, size = card["metrics"], card["size"]
+    """A card as a row under `HEADER`. The last column is what ships, as a share of float's time."""
+    size, ratio = card["size"], card["latency"].get("ratio")
+    kilobytes = [f"{size[f'{name}_bytes'] / 1000:,.1f}" for name in _precisions(card)]
     return (
         f"{card['name']} {card['version']}",
-        f"{card['data']['counts']['train']['samples']:,} of {card['data']['name']}",
-        f"{metrics['float']['accuracy']:.4f} → {metrics['int8']['accuracy']:.4f}",
-        f"{metrics['float']['macro_f1']:.4f} → {metrics['int8']['macro_f1']:.4f}",
-        f"{size['float_bytes'] / 1000:.1f} → {size['int8_bytes'] / 1000:.1f}",
-        f"{card['latency']['ratio']:.2f} ×",
+        card["task"],
+        _data(card["data"]),
+        _quality(card["metrics"], _precisions(card)),
+        " → ".join(kilobytes),
+        "float ships" if ratio is None else f"{ratio:.2f} ×",
     )
+
+
+def _precisions(card: Mapping[str, Any]) -> list[str]:
+    """Float, and what ships where that is another."""
+    names = [key.removesuffix("_bytes") for key in card["size"]]
+    return sorted(names, key=lambda name: name != "float")
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    train = data.get("counts", {}).get("train")
+    return f"{train['samples']:,} of {data['name']}" if train else str(data.get("name", ""))
+
+
+def _quality(metrics: Mapping[str, Any], precisions: Sequence[str]) -> str:
+    names = list(metrics.get("float", {}))[:MOST_METRICS]
+    said = [f"{name} {' → '.join(f'{metrics[p][name]:.4f}' for p in precisions)}" for name in names]
+    return "; ".join(said).replace("_", " ")
 
 
 def markdown(cards: Sequence[Mapping[str, Any]]) -> str:
@@ -46,9 +69,15 @@ def rewritten(text: str, table: str) -> str:
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
+def cards() -> list[Mapping[str, Any]]:
+    """Of every reference model, by name and version."""
+    apart = [json.loads(path.read_bytes())["card"] for path in DATA.glob("*.json")]
+    return sorted([*apart, *(bundle.card for bundle in shipped_bundles())], key=lambda c: (c["name"], c["version"]))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Print the table, or write it into the file that is named."""
-    table = markdown([bundle.card for bundle in shipped_bundles()])
+    table = markdown(cards())
     if not arguments:
         sys.stdout.write(table + "\n")
         return

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_agent import pictures
 from edge_agent.inference.files import from_file
 from edge_agent.inference.model import Model
+from edge_models import pictures
 from edge_models.bundle import Bundle
 from edge_models.errors import ConfigError, RejectedError
 
@@ -145,5 +145,18 @@ def test_a_picture_with_too_many_pixels(
 def test_a_missing_file_and_an_unknown_kind(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"in\.npy: No such file"):
         from_file(bundle.contract, tmp_path / "in.npy")
-    with pytest.raises(ConfigError, match=r"wanted a \.npy, \.csv or \.json file"):
+    with pytest.raises(ConfigError, match=r"wanted a \.npy, \.npz, \.csv or \.json file"):
         from_file(bundle.contract, tmp_path / "in.xlsx")
+
+
+def test_a_npz_holds_an_array_for_each_input(bundle: Bundle, tmp_path: Path) -> None:
+    (spec,) = bundle.contract.inputs
+    sample = bundle.golden.inputs[spec.name][:3]
+    np.savez(tmp_path / "in.npz", window=sample)
+    np.testing.assert_array_equal(from_file(bundle.contract, tmp_path / "in.npz")[spec.name], sample)
+    np.savez(tmp_path / "other.npz", other=sample)
+    with pytest.raises(RejectedError, match=f"no array is named '{spec.name}"):
+        from_file(bundle.contract, tmp_path / "other.npz")
+    (tmp_path / "broken.npz").write_bytes(b"PK broken")
+    with pytest.raises(RejectedError, match="no arrays that can be read"):
+        from_file(bundle.contract, tmp_path / "broken.npz")

@@ -186,7 +186,7 @@ GOLDEN = [
     # refused
     ("", "refused: syntax: it ends too early"),
     ('predicton.label == "x"', "refused: undeclared reference to 'predicton.label' (did you mean 'prediction.label'?)"),
-    ("prediction", "refused: undeclared reference to 'prediction' (prediction has label, score and scores)"),
+    ("prediction", "refused: undeclared reference to 'prediction' (prediction has label, score, scores and values)"),
     ("true &&", "refused: syntax: it ends too early"),
     ('prediction.label = "x"', "refused: syntax: token recognition error at: '= ' (compare with ==)"),
     ('"abc".matches("[")', "refused: invalid regular expression: missing ]: ["),

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_agent.pictures import decode_picture
 from edge_agent.records import Malformed, Observation
 from edge_agent.sources.base import SourceContext
 from edge_agent.sources.folder import FolderSource
 from edge_models.errors import ConfigError, RejectedError
+from edge_models.pictures import decode_picture
 
 
 @pytest.fixture
