@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
@@ -94,12 +95,8 @@ def p50_us(work: Callable[[], Any]) -> float:
     return quantiles(times, n=2)[0] * 1e6
 
 
-def client(port: int) -> dict[str, float]:
-    """p50 of an infer request over one kept connection, as JSON and as binary tensors both ways.
-
-    A raw socket: a client library's own time is not the API's.
-    """
-    window = np.random.default_rng(2).normal(size=(1, FEATURES)).astype(np.float32)
+def requests_for(window: NDArray[np.float32]) -> dict[str, bytes]:
+    """An infer request of this input, as JSON and as binary tensors both ways."""
     tensor = {"name": "window", "shape": list(window.shape), "datatype": "FP32"}
     as_json = orjson.dumps({"inputs": [tensor | {"data": window.ravel().tolist()}]})
     raw = window.tobytes()
@@ -110,14 +107,29 @@ def client(port: int) -> dict[str, float]:
         }
     )
     binary_field = f"inference-header-content-length: {len(header)}\r\n"
-    requests = {
-        "HTTP alone (health/live)": _request("GET", "/v2/health/live", b"", ""),
-        "local API, JSON": _request("POST", "/v2/models/mlp/infer", as_json, ""),
-        "local API, binary": _request("POST", "/v2/models/mlp/infer", header + raw, binary_field),
+    return {
+        "JSON": _request("POST", "/v2/models/mlp/infer", as_json, "content-type: application/json\r\n"),
+        "binary": _request("POST", "/v2/models/mlp/infer", header + raw, binary_field),
     }
+
+
+def ask(port: int, requests: Mapping[str, bytes]) -> dict[str, float]:
+    """p50 of each of these requests over one kept connection, in microseconds.
+
+    A raw socket: a client library's own time is not the API's.
+    """
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return {what: p50_us(partial(_exchange, connection, data)) for what, data in requests.items()}
+
+
+def client_of(port: int, requests: Mapping[str, bytes]) -> dict[str, float]:
+    """`ask` in a process of its own, or client and server would wait for each other's interpreter lock."""
+    given = orjson.dumps({what: data.decode("latin-1") for what, data in requests.items()})
+    command = [sys.executable, "-m", "bench.inference", "--client", str(port)]
+    done = subprocess.run(command, check=True, input=given, stdout=subprocess.PIPE)
+    found: dict[str, float] = orjson.loads(done.stdout)
+    return found
 
 
 def _request(method: str, path: str, body: bytes, fields: str) -> bytes:
@@ -135,7 +147,7 @@ def _exchange(connection: socket.socket, request: bytes) -> None:
 
 
 def _length(head: bytes) -> int:
-    return int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
+    return int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
 
 
 def measure(hidden: int, layers: int) -> dict[str, float]:
@@ -152,14 +164,12 @@ def measure(hidden: int, layers: int) -> dict[str, float]:
     models.swap({"mlp": model})
     api = LocalApi(models, Status, tuple, port=0)
     api.start()
+    requests = {"HTTP alone (health/live)": _request("GET", "/v2/health/live", b"", "")}
+    requests |= {f"local API, {kind}": data for kind, data in requests_for(feed["window"]).items()}
     try:
-        # In a process of its own, or the two would wait for each other's interpreter lock.
-        done = subprocess.run(
-            [sys.executable, __file__, "--client", str(api.port)], check=True, capture_output=True, text=True
-        )
+        over_http = client_of(api.port, requests)
     finally:
         api.close()
-    over_http: dict[str, float] = orjson.loads(done.stdout)
     return took | over_http
 
 
@@ -177,6 +187,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--client"]:
-        print(orjson.dumps(client(int(sys.argv[2]))).decode())
+        asked = {what: data.encode("latin-1") for what, data in orjson.loads(sys.stdin.buffer.read()).items()}
+        print(orjson.dumps(ask(int(sys.argv[2]), asked)).decode())
     else:
         main()

@@ -18,6 +18,7 @@ from edge_hub.broker.mosquitto import find_mosquitto
 from edge_hub.broker.running import process_born
 from edge_hub.schema import leases, records, sites, streams, workers
 from edge_hub.store import Store
+from edge_sync.answers import opened
 from edge_sync.documents import EpochState, Hello, Presence, Resume, dump, load
 
 pytestmark = [
@@ -85,7 +86,8 @@ class Writer:
             state = EpochState(epoch=EPOCH, order=1, last={"decision": ROWS})
             self._site.say("hello", dump(Hello(sync=sync, epochs=[state])))
             for _ in range(100):
-                answers = [load(Resume, m.payload) for m in self._site.everything() if m.topic.endswith("/resume")]
+                came = [m for m in self._site.everything() if m.topic.endswith("/resume")]
+                answers = [load(Resume, opened(m.topic, m.payload, ())) for m in came]
                 for answer in answers:
                     if answer.sync == sync:
                         return int(answer.cursors[EPOCH]["decision"])
