@@ -135,7 +135,9 @@ def quantize(
     """Quantize, measure each variant, and keep the best that holds the gates; float where none does.
 
     Without --data it is only compared with float, on inputs made up by chance. Exit 1 where the scheme that was asked
-    for is refused. Example: edge-agent model quantize pump --data pump.csv --min-agreement 0.99
+    for is refused, or nothing is small enough.
+
+    Example: edge-agent model quantize pump --data pump.csv --min-agreement 0.99
     """
     work = open_workdir(folder)
     sheet, files = work.sheet, work.files()
@@ -171,7 +173,8 @@ def quantize(
         emit_json({"chosen": choice.chosen, "variants": [_facts(each) for each in choice.variants]})
     else:
         show_table(_tried(choice))
-    if scheme not in ("auto", "none") and choice.chosen == FLOAT:
+    nothing_holds = choice.chosen == FLOAT and choice.variants[0].refused is not None
+    if nothing_holds or (scheme not in ("auto", "none") and choice.chosen == FLOAT):
         raise typer.Exit(FOUND)
 
 
@@ -311,16 +314,13 @@ def _tried(choice: Any) -> Table:
     metrics = list(choice.variants[0].metrics)
     table = Table("variant", *(name.replace("_", " ") for name in metrics), "as float", "bytes", "time / float", "")
     for each in choice.variants:
-        chosen = (
-            "[bold]chosen[/]"
-            if each.name == choice.chosen
-            else escape(f"refused: {each.refused}" if each.refused else "")
-        )
+        said = ["[bold]chosen[/]"] if each.name == choice.chosen else []
+        said += [escape(f"refused: {each.refused}")] if each.refused else []
         size = f"{each.size_bytes:,}" if each.size_bytes else ""
         numbers = [f"{each.metrics[name]:.4f}" if name in each.metrics else "" for name in metrics]
         agreement = "" if each.agreement is None else f"{each.agreement:.4f}"
         ratio = "" if each.speed_ratio is None else f"{each.speed_ratio:.2f}"
-        table.add_row(each.name, *numbers, agreement, size, ratio, chosen)
+        table.add_row(each.name, *numbers, agreement, size, ratio, ", though ".join(said))
     return table
 
 
