@@ -70,7 +70,7 @@ class Onnx(Model):
         scores = session.run(["scores"], {"window": payload.inputs[0].as_numpy()})[0]
         output = InferOutput("scores", list(scores.shape), "FP32")
         output.set_data_from_numpy(scores, binary_data=payload.use_binary_outputs)
-        return InferResponse(payload.id, "mlp", [output], use_binary_outputs=payload.use_binary_outputs)
+        return InferResponse(payload.id or "1", "mlp", [output], use_binary_outputs=payload.use_binary_outputs)
 
 ModelServer(http_port=int(os.environ["PORT"]), enable_grpc=False, workers=1).start([Onnx()])
 """
