@@ -70,15 +70,15 @@ def settled_wrongly(fleet: "Fleet", machine: SimSite) -> Found:
 def bytes_sent(fleet: "Fleet") -> Found:
     """Where nothing was lost: each chunk left the hub once for all sites, or hardly more often.
 
-    Not counted is what went to one site that asked before the others, too early for the hub to gather their wishes: of
-    three sites that is a third, of a thousand nothing.
+    Not counted is what went to one site that asked before or after the others, when the hub did not gather their
+    wishes: of three sites that is a third, of a thousand nothing.
     """
     episodes: dict[tuple[int, str], list[Sent]] = {}
     for each in fleet.hub.sent:
         episodes.setdefault((int(each.at_s / EPISODE_S), each.digest), []).append(each)
     for (_, digest), sent in sorted(episodes.items()):
-        last = {each.index: each for each in sent}
-        counted = [each for each in sent if each.site is None or last[each.index] is each]
+        shared = [each.index for each in sent if each.site is None]
+        counted = [*shared, *({each.index for each in sent} - set(shared))]
         needed = len(chunks_of(digest))
         if len(counted) > BOUND * needed or len(sent) > 2 * needed:
             yield (
