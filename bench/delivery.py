@@ -65,11 +65,19 @@ class Session:
                 self._receiver.link_up(time.monotonic())
 
 
-def sessions(url: str, sites: dict[str, Path], data: bytes, alone: bool, ready: Any, go: Signal, done: Any) -> None:
-    """In a process of its own: connect, wait for the start, then fetch until all have all."""
+def sessions(
+    url: str,
+    sites: dict[str, Path],
+    data: bytes,
+    byte_rate: int,
+    ready: Any,
+    go: Signal,
+    done: Any,
+    kind: type[Session] = Session,
+) -> None:
+    """In a process of its own: connect, wait for the start, then fetch until all have all. `byte_rate` as `Session`."""
     artifact, digest = describe("model", data), str(digest_of(data))
-    byte_rate = 2**31 if alone else 0  # served alone, as fast as the hub will
-    made = [Session(url, site, folder, digest, artifact, byte_rate) for site, folder in sites.items()]
+    made = [kind(url, site, folder, digest, artifact, byte_rate) for site, folder in sites.items()]
     while not all(each.is_up for each in made):
         time.sleep(0.01)
     ready.put(len(made))
@@ -88,6 +96,7 @@ def deliver(
 ) -> tuple[float, float]:
     """Seconds until all have it, and the bytes of chunks that left the hub."""
     data = random.Random(count).randbytes(SIZE_BYTES)
+    byte_rate = 2**31 if alone else 0  # served alone, as fast as the hub will
     spawn = multiprocessing.get_context("spawn")
     with Fleet(folder) as fleet:
         fleet.put_artifact(data)
@@ -100,7 +109,7 @@ def deliver(
         names = list(sites)
         parts = [{name: sites[name] for name in names[at : at + A_PROCESS]} for at in range(0, count, A_PROCESS)]
         children = [
-            spawn.Process(target=sessions, args=(fleet.broker.url, part, data, alone, ready, go, done), daemon=True)
+            spawn.Process(target=sessions, args=(fleet.broker.url, part, data, byte_rate, ready, go, done), daemon=True)
             for part in parts
         ]
         for child in children:

@@ -7,22 +7,20 @@ slowly, so that the broker holds for them what they have not taken. The baseline
 
 import multiprocessing
 import random
-import re
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event as Signal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from bench.delivery import PATIENCE_S, SIZE_BYTES, Session
+from bench.delivery import PATIENCE_S, SIZE_BYTES, Session, sessions
 from bench.fleet import Fleet
+from bench.memory import status_mb
 from bench.report import Line, show
 from edge_hub.sender import BYTE_RATE
-from edge_models.digests import digest_of
 from edge_sync.mqtt import Event, Message
-from edge_sync.release import CHUNK_SIZE_BYTES, describe
+from edge_sync.release import CHUNK_SIZE_BYTES
 
 SLOW_SHARE, SLOW_RATE = 0.05, BYTE_RATE // 100
 
@@ -48,25 +46,6 @@ class Found:
     broker_mb: float
 
 
-def sessions(url: str, sites: dict[str, Path], data: bytes, how: How, ready: Any, go: Signal, done: Any) -> None:
-    """In a process of its own: fetch until all have all, or, of slow ones, until killed."""
-    artifact, digest = describe("model", data), str(digest_of(data))
-    kind = SlowSession if how == "says nothing" else Session
-    rate = SLOW_RATE if how == "says so" else 0
-    made = [kind(url, site, folder, digest, artifact, rate) for site, folder in sites.items()]
-    while not all(each.is_up for each in made):
-        time.sleep(0.01)
-    ready.put(len(made))
-    go.wait()
-    while not all(each.done for each in made):
-        for each in made:
-            each.tick()
-        time.sleep(0.02)
-    done.put(how)
-    for each in made:
-        each.close()
-
-
 def run(folder: Path, count: int, slow: How | None) -> Found:
     """Deliver, and look at the most memory that hub and broker held."""
     data = random.Random(count).randbytes(SIZE_BYTES)
@@ -80,11 +59,21 @@ def run(folder: Path, count: int, slow: How | None) -> Found:
         parts: list[tuple[list[str], How]] = [(names[cut:], "fast")]
         if slow is not None:
             parts.append((names[:cut], slow))
-        ready, done, go = spawn.Queue(), spawn.Queue(), spawn.Event()
+        ready, go = spawn.Queue(), spawn.Event()
+        done = {how: spawn.Queue() for _, how in parts}
         children = [
             spawn.Process(
                 target=sessions,
-                args=(fleet.broker.url, {n: folder / n for n in part}, data, how, ready, go, done),
+                args=(
+                    fleet.broker.url,
+                    {name: folder / name for name in part},
+                    data,
+                    SLOW_RATE if how == "says so" else 0,
+                    ready,
+                    go,
+                    done[how],
+                    SlowSession if how == "says nothing" else Session,
+                ),
                 daemon=True,
             )
             for part, how in parts
@@ -95,19 +84,12 @@ def run(folder: Path, count: int, slow: How | None) -> Found:
             ready.get(timeout=PATIENCE_S)
         began = time.monotonic()
         go.set()
-        while done.get(timeout=PATIENCE_S) != "fast":
-            pass
-        found = Found(time.monotonic() - began, peak_mb(fleet.hub_pid), peak_mb(fleet.broker.pid))
+        done["fast"].get(timeout=PATIENCE_S)
+        found = Found(time.monotonic() - began, status_mb("VmHWM", fleet.hub_pid), status_mb("VmHWM", fleet.broker.pid))
         for child in children:
             child.kill()
             child.join()
     return found
-
-
-def peak_mb(pid: int) -> float:
-    """The most resident memory a process ever held."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return int(found[1]) / 1024 if found else float("nan")
 
 
 def main(count: int) -> None:

@@ -27,6 +27,7 @@ from backports import zstd
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from bench.memory import status_mb
 from bench.report import Line, show
 from edge_models.bundle import Golden, write_bundle
 from edge_models.contract import Contract
@@ -166,10 +167,10 @@ def _apply(folder: Path) -> Spent:
 
 def _spent(work: Callable[[], bytes | None]) -> tuple[bytes | None, float, float]:
     """What `work` gives, its seconds, and by how many MB this process grew meanwhile."""
-    before_mb = _status_mb("VmRSS")
+    before_mb = status_mb("VmRSS")
     began_s = time.perf_counter()
     made = work()
-    return made, time.perf_counter() - began_s, _status_mb("VmHWM") - before_mb
+    return made, time.perf_counter() - began_s, status_mb("VmHWM") - before_mb
 
 
 def _alone(folder: Path, work: Callable[[Path], Spent]) -> Spent:
@@ -186,13 +187,6 @@ def patch_bytes(base: bytes, target: bytes) -> int:
         zstd.CompressionParameter.enable_long_distance_matching: 1,
     }
     return len(zstd.compress(target, options=options, zstd_dict=zstd.ZstdDict(base, is_raw=True).as_prefix))
-
-
-def _status_mb(key: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"this kernel does not say {key}")
 
 
 def measure(wheel: Path) -> list[Line]:

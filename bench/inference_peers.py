@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from bench.inference import FEATURES, client_of, graph, load, requests_for
+from bench.memory import status_mb
 from bench.report import Line, show
 from edge_agent.api.server import LocalApi
 from edge_agent.api.status import Status
@@ -144,12 +145,6 @@ def peers(base: Path, data: bytes) -> list[Peer]:
     return made
 
 
-def rss_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
-
-
 def main(base: Path) -> None:
     """Print the table."""
     data = graph(64, 2)
@@ -175,7 +170,7 @@ def main(base: Path) -> None:
         for peer in ready:
             with peer.serving() as pid:
                 ask(peer.name, peer.port, {kind: asked[kind] for kind in asked if peer.binary or kind == "JSON"})
-                memory[peer.name] = rss_mb(pid)
+                memory[peer.name] = status_mb("VmRSS", pid)
     lines = []
     for (name, kind), seen in sorted(times.items(), key=lambda each: each[0][::-1]):
         ours = median(times["edge-agent", kind])

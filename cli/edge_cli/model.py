@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_agent.inference.model import Model
 from edge_cli import model_make
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
 from edge_cli.model_make import AsJson, comparison, contract_table
@@ -61,6 +60,8 @@ def verify(
 
     Example: edge-agent model verify trace-2.bundle
     """
+    from edge_agent.inference.model import Model  # noqa: PLC0415 - ONNX Runtime: the other commands run nothing
+
     model = Model(read_bundle(bundle))
     report = model.check_golden()
     if as_json:

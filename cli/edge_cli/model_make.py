@@ -13,6 +13,7 @@ from rich.table import Table
 from edge_cli.output import FOUND, data, emit_json, show_table, talk
 from edge_models.build.catalogue import load_recipe, recipe_names
 from edge_models.build.recipe import needs_extra
+from edge_models.build.table import precisions
 from edge_models.build.workdir import FLOAT, open_workdir
 from edge_models.contract import Contract
 from edge_models.errors import ConfigError
@@ -167,10 +168,10 @@ def quantize(
         )
     for tried in choice.variants:
         if tried.graph and tried.name != FLOAT:
-            work.keep_variant(tried.name, tried.graph, _facts(tried))
+            work.keep_variant(tried.name, tried.graph, tried.facts())
     work.write_sheet(replace(sheet, gates=gates, chosen=choice.chosen))
     if as_json:
-        emit_json({"chosen": choice.chosen, "variants": [_facts(each) for each in choice.variants]})
+        emit_json({"chosen": choice.chosen, "variants": [each.facts() for each in choice.variants]})
     else:
         show_table(_tried(choice))
     nothing_holds = choice.chosen == FLOAT and choice.variants[0].refused is not None
@@ -238,7 +239,7 @@ def pack(
 def comparison(card: Any) -> Table:
     """Float against what ships: what quantization cost, and what it brought."""
     metrics, size, latency = card["metrics"], card["size"], card["latency"]
-    names = sorted((key.removesuffix("_bytes") for key in size), key=lambda name: name != FLOAT)
+    names = precisions(card)
     quantized = names[1:]
     table = Table("held-out", *names, *(f"{name} / float" for name in quantized))
     for metric in metrics.get(FLOAT, {}):
@@ -283,19 +284,6 @@ def _labels(given: str) -> list[str]:
     if not Path(given).is_file():
         return [label.strip() for label in given.split(",")]
     return [line.strip() for line in Path(given).read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _facts(tried: Any) -> dict[str, Any]:
-    """What came of a variant, for its file and for programs."""
-    return {
-        "name": tried.name,
-        "scheme": tried.scheme,
-        "size_bytes": tried.size_bytes,
-        "metrics": dict(tried.metrics),
-        "agreement": tried.agreement,
-        "speed_ratio": tried.speed_ratio,
-        "refused": tried.refused,
-    }
 
 
 def _split(data_file: Path | None, contract: Any, files: Mapping[str, bytes]) -> tuple[Any, Any]:

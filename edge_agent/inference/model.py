@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from edge_agent.inference.golden import GoldenReport, compare, compare_values
 from edge_agent.inference.prepared import PreparedGraphs
-from edge_agent.inference.session import ORT_ERRORS, check_fit, one_line, open_session
+from edge_agent.inference.session import ORT_ERRORS, check_fit, open_session
 from edge_agent.records import Prediction
 from edge_models.bundle import Bundle, golden_batch
 from edge_models.contract import Contract
 from edge_models.digests import Digest
 from edge_models.errors import RejectedError
+from edge_models.feeding import fed
+from edge_models.session import one_line
 from edge_models.steps import Before, prepare
 from edge_models.tensors import TensorSpec
 
@@ -137,8 +139,7 @@ class Model:
         """The golden inputs, as much of them at a time as the model takes."""
         golden, step = self._golden, golden_batch(self._golden.inputs) if self.contract.batched else 1
         for start in range(0, len(golden.truth), step):
-            part = {name: array[start : start + step] for name, array in golden.inputs.items()}
-            yield part if self.contract.batched else {name: np.asarray(array[0]) for name, array in part.items()}
+            yield fed(golden.inputs, self.contract.batched, start, step)
 
     def _read(self, inputs: Mapping[str, NDArray[Any]], outputs: Tensors) -> list[Prediction]:
         readings = self._steps.readings(inputs, outputs)
@@ -146,8 +147,7 @@ class Model:
 
     def _warm(self) -> float:
         """Run one golden sample until nothing is done for the first time; the quickest run's seconds."""
-        golden = self._golden.inputs
-        sample = {name: array[:1] if self.contract.batched else np.asarray(array[0]) for name, array in golden.items()}
+        sample = fed(self._golden.inputs, self.contract.batched, 0)
         quickest = float("inf")
         for _ in range(_WARM_RUNS):
             start = time.perf_counter()

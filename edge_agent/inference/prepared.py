@@ -25,18 +25,11 @@ from typing import Any
 import onnxruntime as ort
 import orjson
 
-from edge_agent.inference.session import (
-    CONFIG,
-    COPY_CONFIG,
-    COPY_GRAPH,
-    COPY_WEIGHTS,
-    THREADS,
-    open_copy,
-    open_session,
-    write_copy,
-)
+from edge_agent.inference.session import COPY_CONFIG, COPY_GRAPH, COPY_WEIGHTS, open_copy, open_session, write_copy
 from edge_models.digests import Digest
+from edge_models.durable import sync
 from edge_models.errors import RejectedError
+from edge_models.session import CONFIG, THREADS
 
 log = logging.getLogger(__name__)
 
@@ -229,9 +222,9 @@ def _made_aside(copy: Path) -> Iterator[Path]:
     try:
         yield folder
         for path in (*folder.iterdir(), folder):
-            _sync(path)
+            sync(path)
         folder.rename(copy)
-        _sync(copy.parent)
+        sync(copy.parent)
     finally:
         _remove(folder)
 
@@ -247,14 +240,6 @@ def _sha256(path: Path) -> str:
 
 def _tries(copy: Path) -> Path:
     return copy.with_name(copy.name + _TRIES)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime, set up for a small shared machine, and the check that a graph keeps its contract."""
+"""A site's sessions, of a graph or of its prepared copy, and the check that a graph keeps its contract."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.session import make_session, one_line, session_options
 from edge_models.tensors import TensorSpec
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -21,9 +22,6 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     state.RuntimeException,
 )
 """What ONNX Runtime raises about a graph or its inputs; they share no class of their own."""
-
-_LOG_NOTHING = 4
-"""Fatal only: what goes wrong comes as an exception, and is said once, by whoever handles it."""
 
 _TENSOR_TYPES = {
     "bool": "tensor(bool)",
@@ -38,12 +36,6 @@ _TENSOR_TYPES = {
 }
 
 
-THREADS = 1
-"""Of a session. Source: notes on inference; a second thread made a busy node three to four times slower."""
-
-CONFIG: Mapping[str, str] = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
-"""What every session is told."""
-
 COPY_GRAPH, COPY_WEIGHTS = "graph.onnx", "weights.bin"
 """The files of a prepared copy."""
 
@@ -56,7 +48,7 @@ COPY_CONFIG: Mapping[str, str] = {
 
 def open_session(graph: bytes) -> Any:
     """An `onnxruntime.InferenceSession` of these ONNX bytes. Raises `RejectedError` where they cannot run."""
-    return _open(graph, _options())
+    return _open(graph, session_options())
 
 
 def write_copy(graph: Path, folder: Path) -> None:
@@ -64,7 +56,7 @@ def write_copy(graph: Path, folder: Path) -> None:
 
     Raises `RejectedError` where it cannot run, or not be written.
     """
-    options = _options(COPY_CONFIG)
+    options = session_options(COPY_CONFIG)
     options.optimized_model_filepath = str(folder / COPY_GRAPH)
     _open(str(graph), options)
 
@@ -74,32 +66,17 @@ def open_copy(graph: bytes, folder: Path) -> Any:
 
     Raises `RejectedError` where it cannot run.
     """
-    options = _options({"session.model_external_initializers_file_folder_path": str(folder)})
+    options = session_options({"session.model_external_initializers_file_folder_path": str(folder)})
     # It is optimised; doing it again would only take time.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return _open(graph, options)
 
 
-def _options(config: Mapping[str, str] | None = None) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    options.inter_op_num_threads = THREADS
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    for key, value in {**CONFIG, **(config or {})}.items():
-        options.add_session_config_entry(key, value)
-    options.log_severity_level = _LOG_NOTHING
-    return options
-
-
 def _open(graph: bytes | str, options: Any) -> Any:
     try:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return make_session(graph, options)
     except ORT_ERRORS as error:
         raise RejectedError(f"the graph cannot be loaded: {one_line(error)}") from None
-    session.disable_fallback()
-    # It keeps the graph's bytes for the day its providers are changed, which nobody does here: as much memory again.
-    session._model_bytes = None
-    return session
 
 
 def check_fit(session: Any, contract: Contract) -> None:
@@ -115,12 +92,6 @@ def check_fit(session: Any, contract: Contract) -> None:
             if spec.name not in nodes:
                 raise RejectedError(f"the graph has no {role} {spec.name!r}, which the contract promises")
             _check_tensor(role, spec, nodes[spec.name])
-
-
-def one_line(error: Exception) -> str:
-    """What ONNX Runtime said, without its prefix and line breaks."""
-    text = " ".join(str(error).split())
-    return text.removeprefix("[ONNXRuntimeError] : ")
 
 
 def _check_tensor(role: str, spec: TensorSpec, node: Any) -> None:

@@ -16,6 +16,7 @@ from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Heads, Journal
 from edge_agent.memory.outbox import hash_at
 from edge_agent.memory.schema import reading
+from edge_models.durable import sync
 from edge_models.errors import ConfigError
 from edge_sync import checkpoint
 from edge_sync.checkpoint import End, Ends
@@ -139,8 +140,4 @@ def _make(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_agent.memory.schema import VERSION, open_as_it_is
 from edge_agent.records import Json
+from edge_models.durable import sync
 
 MARK = "memory.damaged"
 """In the site's data folder: what is wrong, and how far its mending has come."""
@@ -126,10 +127,6 @@ def take_mark_off(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """What was made, renamed and removed in it is durable."""
+    """What was made, renamed and removed in it is durable, where the disk can say so."""
     with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge_agent.memory.budget import Budget
 from edge_agent.memory.retention import HIGH_WATER, make_room, used_pages
+from edge_models.durable import sync
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def rewrite(connection: sqlite3.Connection, path: Path, budget: Budget) -> bool:
         # Nobody else may have the file open: its WAL and their index of it must not be taken for the copy's.
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("VACUUM INTO ?", (str(copy),))
-        _sync(copy)
+        sync(copy)
     except (OSError, sqlite3.Error) as error:
         copy.unlink(missing_ok=True)
         connection.execute("PRAGMA journal_mode=WAL")
@@ -43,7 +44,7 @@ def rewrite(connection: sqlite3.Connection, path: Path, budget: Budget) -> bool:
         return False
     connection.close()
     os.replace(copy, path)
-    _sync(path.parent)
+    sync(path.parent)
     return True
 
 
@@ -56,11 +57,3 @@ def _step(connection: sqlite3.Connection, budget: Budget) -> int:
         connection.execute("ROLLBACK")
         raise
     return gone
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

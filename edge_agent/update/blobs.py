@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from edge_models.digests import Digest
+from edge_models.durable import sync
 from edge_models.errors import RejectedError
 from edge_sync.chunks import Keep
 from edge_sync.release import CHUNK_SIZE_BYTES, Artifact
@@ -109,14 +110,9 @@ class BlobStore:
                     path.unlink()
 
     def _finish(self, part: Path, digest: str) -> None:
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(part)
         part.rename(self._whole(digest))
-        fd = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync(self._folder)
 
     def _whole(self, digest: str) -> Path:
         return self._folder / digest.removeprefix("sha256:")

@@ -15,6 +15,7 @@ from edge_k3s.sitefile import FOLDER, site_file
 from edge_k3s.spec import KitSpec, KitSummary
 from edge_k3s.technician import page
 from edge_k3s.yamltext import dump
+from edge_models.durable import sync
 from edge_models.errors import ConfigError
 
 _SITE_HEADER = "# The site file; its paths begin here. What each key means: `edge_agent.config`, and k3s/README.md.\n"
@@ -103,9 +104,9 @@ def _write(files: Mapping[str, _File], out: Path) -> None:
             (part / folder).chmod(0o755)
         part.chmod(0o755)
         for folder in (*folders, Path()):
-            _sync_folder(part / folder)
+            sync(part / folder)
         part.rename(out)
-        _sync_folder(out.parent)
+        sync(out.parent)
     finally:
         # After the rename there is nothing of this name.
         shutil.rmtree(part, ignore_errors=True)
@@ -117,14 +118,6 @@ def _write_file(path: Path, file: _File) -> None:
         os.fchmod(stream.fileno(), file.mode)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _warnings(spec: KitSpec) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ from typing import Any
 from edge_models import layout
 from edge_models.contract import Contract
 from edge_models.digests import Digest, digest_of
+from edge_models.durable import replace
 from edge_models.errors import ConfigError, RejectedError
+from edge_models.feeding import at_once
 from edge_models.layout import Layer, dump_json, load_json
 from edge_models.npy import Array, dump_array, load_array
 from edge_models.tensors import TensorSpec
@@ -67,8 +69,7 @@ def golden_batch(inputs: Mapping[str, Array]) -> int:
     The same in both places, since dynamic quantization takes its ranges from all of a batch; few, since a picture's
     batch takes a hundred times its own size in memory while it runs.
     """
-    sample_bytes = sum(array[:1].nbytes for array in inputs.values())
-    return max(1, min(_GOLDEN_BATCH, _GOLDEN_BATCH_BYTES // max(1, sample_bytes)))
+    return at_once(inputs, _GOLDEN_BATCH, _GOLDEN_BATCH_BYTES)
 
 
 def read_bundle(source: Path | bytes) -> Bundle:
@@ -207,21 +208,7 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All of `data` at `path`, durable, or nothing new there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace(path, data)
     except OSError as error:
         raise ConfigError(f"bundle {path}: {error.strerror}") from None

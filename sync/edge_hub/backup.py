@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge_hub.broker.mosquitto import ACL, PASSWD
 from edge_hub.broker.running import last_run, note_running
 from edge_hub.erasures import ERASURES
-from edge_hub.files import make_private, sync_folder, sync_tree
+from edge_hub.files import make_private, sync_tree
+from edge_models.durable import sync
 from edge_models.errors import ConfigError, RetryableError
 
 MANIFEST = "manifest.json"
@@ -77,7 +78,7 @@ def back_up(folder: Path, out: Path, now_us: int, with_database: bool = True) ->
         else:
             sync_tree(staging)
             staging.rename(out)
-        sync_folder(out.parent)
+        sync(out.parent)
     except (OSError, sqlite3.Error) as error:
         raise RetryableError(f"backup of {folder}: {getattr(error, 'strerror', None) or error}") from None
     finally:

@@ -6,7 +6,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from edge_hub.files import sync_folder
+from edge_models.durable import sync
 from edge_models.errors import RejectedError, RetryableError
 from edge_sync.release import CHUNK_SIZE_BYTES, MAX_ARTIFACT_BYTES, Artifact
 
@@ -77,7 +77,7 @@ class Incoming:
             os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.replace(self._path)
-            sync_folder(self._path.parent)
+            sync(self._path.parent)
         except OSError as error:
             raise RetryableError(f"artifact {self._digest[:19]}: {error.strerror}") from None
         return Artifact(name="", size=self._size, chunks=self._chunks)

@@ -4,6 +4,8 @@ import os
 import secrets
 from pathlib import Path
 
+from edge_models.durable import sync
+
 
 def write_private(path: Path, data: bytes) -> None:
     """Replace `path` with `data`, mode 0600, durably."""
@@ -18,22 +20,13 @@ def write_private(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make what was renamed into `folder` durable."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(path.parent)
 
 
 def sync_tree(folder: Path) -> None:
     """Make all of it durable: a rename of it may not become so before."""
     for path in [folder, *folder.rglob("*")]:
-        sync_folder(path)
+        sync(path)
 
 
 def make_private(folder: Path) -> None:

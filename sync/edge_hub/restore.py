@@ -22,9 +22,10 @@ from sqlalchemy import delete
 from edge_hub import audit, erasures
 from edge_hub.backup import DATABASE, DIRECTOR_KEY, MANIFEST, Entry, Manifest
 from edge_hub.erase import erase_again
-from edge_hub.files import make_private, sync_folder
+from edge_hub.files import make_private
 from edge_hub.schema import VERSION, meta
 from edge_hub.store import Store
+from edge_models.durable import sync
 from edge_models.errors import ConfigError, RejectedError, RetryableError
 
 RESTORED = "restored_us"
@@ -184,7 +185,7 @@ def _make_ready(staging: Path, manifest: Manifest, noted: list[erasures.Erasure]
 
 def _put_in_place(staging: Path, folder: Path, occupied: bool, now_us: int) -> Path | None:
     for path in [staging, *(each for each in staging.rglob("*") if each.is_dir())]:
-        sync_folder(path)
+        sync(path)
     set_aside = None
     if occupied:
         stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -196,5 +197,5 @@ def _put_in_place(staging: Path, folder: Path, occupied: bool, now_us: int) -> P
         if set_aside is not None:
             set_aside.rename(folder)
         raise
-    sync_folder(folder.parent)
+    sync(folder.parent)
     return set_aside

@@ -10,14 +10,14 @@ from certificates import CLIENT, Authorities
 from command_desk import CommandDesk
 
 from edge_hub.broker import BrokerFolder
-from edge_hub.broker.process import _free_port
+from edge_hub.broker.process import free_port
 
 
 def test_a_site_with_a_certificate_and_no_password_takes_a_release_and_delivers(
     tmp_path: Path, new_hub: Callable[..., Any], until: Any
 ) -> None:
     authorities = Authorities(tmp_path / "authorities")
-    hub, port = tmp_path / "hub", _free_port()
+    hub, port = tmp_path / "hub", free_port()
     authorities.equip(BrokerFolder(hub / "broker").tls)
     desk = CommandDesk(tmp_path, new_hub(hub, "--mqtts", f"127.0.0.1:{port}").start())
     site = desk.provision("plant-01")

@@ -1,7 +1,8 @@
 """Which quantization pays: each that suits the graph is made, measured beside float, and held to the gates."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,10 @@ class Tried:
     """Its time as a share of float's, one sample on one thread, in one run: below 1 it is faster. None as above."""
     refused: str | None = None
     """Why it is not taken, with the figures. None: it passed."""
+
+    def facts(self) -> dict[str, Any]:
+        """All but the graph, for its file and for programs."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "graph"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ import onnxruntime as ort
 
 from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.feeding import at_once, fed
 from edge_models.npy import Array
+from edge_models.session import make_session
 from edge_models.steps import Reading, prepare
 
 CHUNK_SAMPLES, CHUNK_BYTES = 64, 8 * 1024 * 1024
@@ -28,11 +30,8 @@ class Answers:
 
 def open_session(graph: bytes) -> ort.InferenceSession:
     """A session on one thread. Raises `RejectedError` where ONNX Runtime can't load the graph, and says why."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return make_session(graph)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
         raise RejectedError(f"the graph cannot be loaded: {' '.join(str(error).split())}") from None
 
@@ -50,16 +49,12 @@ def answers(
     """
     session, steps = open_session(graph), prepare(contract, files)
     if together is None:
-        sample_bytes = sum(array[:1].nbytes for array in inputs.values())
-        together = max(1, min(CHUNK_SAMPLES, CHUNK_BYTES // max(1, sample_bytes)))
+        together = at_once(inputs, CHUNK_SAMPLES, CHUNK_BYTES)
     names = [spec.name for spec in contract.outputs]
     chunks: list[list[Array]] = []
     readings: list[Reading] = []
     for start in range(0, len(next(iter(inputs.values()))), together if contract.batched else 1):
-        part = {
-            name: np.asarray(array[start : start + together] if contract.batched else array[start], order="C")
-            for name, array in inputs.items()
-        }
+        part = fed(inputs, contract.batched, start, together)
         try:
             came: list[Any] = session.run(names, part)
         except Exception as error:  # noqa: BLE001 - as above

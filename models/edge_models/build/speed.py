@@ -19,6 +19,7 @@ from edge_models.build.run import open_session
 from edge_models.build.workdir import FLOAT
 from edge_models.contract import Contract
 from edge_models.errors import RejectedError
+from edge_models.feeding import fed
 from edge_models.npy import Array
 from edge_models.steps import prepare
 
@@ -84,8 +85,7 @@ def one_run(contract: Contract, inputs: Mapping[str, Array], row: int = 0) -> di
         lengths = np.asarray(mask).sum(axis=1)
         row = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
         return {name: np.ascontiguousarray(array[row : row + 1, : int(lengths[row])]) for name, array in inputs.items()}
-    rows = slice(row, row + 1)
-    return {name: np.asarray(array[rows] if contract.batched else array[row]) for name, array in inputs.items()}
+    return fed(inputs, contract.batched, row)
 
 
 def peak_rss_mb(graph: bytes, sample: Mapping[str, Array]) -> float:

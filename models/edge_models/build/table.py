@@ -24,18 +24,18 @@ MOST_METRICS = 2
 def row(card: Mapping[str, Any]) -> tuple[str, ...]:
     """A card as a row under `HEADER`. The last column is what ships, as a share of float's time."""
     size, ratio = card["size"], card["latency"].get("ratio")
-    kilobytes = [f"{size[f'{name}_bytes'] / 1000:,.1f}" for name in _precisions(card)]
+    kilobytes = [f"{size[f'{name}_bytes'] / 1000:,.1f}" for name in precisions(card)]
     return (
         f"{card['name']} {card['version']}",
         card["task"],
         _data(card["data"]),
-        _quality(card["metrics"], _precisions(card)),
+        _quality(card["metrics"], precisions(card)),
         " → ".join(kilobytes),
         "float ships" if ratio is None else f"{ratio:.2f} ×",
     )
 
 
-def _precisions(card: Mapping[str, Any]) -> list[str]:
+def precisions(card: Mapping[str, Any]) -> list[str]:
     """Float, and what ships where that is another."""
     names = [key.removesuffix("_bytes") for key in card["size"]]
     return sorted(names, key=lambda name: name != "float")

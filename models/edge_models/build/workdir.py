@@ -7,7 +7,6 @@ variants/         NAME.onnx of each scheme that was tried, and NAME.json: what c
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import yaml
 
 from edge_models.contract import Contract
+from edge_models.durable import replace
 from edge_models.errors import ConfigError, RejectedError
 
 FLOAT = "float"
@@ -179,11 +179,7 @@ def _dump_sheet(sheet: Sheet) -> bytes:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(data)
-        part.replace(path)
+        replace(path, data)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)

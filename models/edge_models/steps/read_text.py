@@ -4,7 +4,6 @@ The bundle's graph marks where text is; the graph that reads is a file of the bu
 picture: ``(batch, height, width, 3) uint8`` → ``(batch, steps, 1 + alphabet) float32`` probabilities.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -114,16 +113,10 @@ def _number(step: Step, key: str) -> float:
 
 def _open(graph: bytes, height: int, characters: int) -> Any:
     """A session of the graph that reads, on one thread, when it takes and gives what this step needs."""
-    # Before anything imports onnxruntime: its telemetry is on by default.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime as ort  # noqa: PLC0415 - the list of steps must load where no model runs
+    from edge_models.session import make_session  # noqa: PLC0415 - the list of steps must load where no model runs
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = make_session(graph)
     except Exception as error:  # noqa: BLE001 - as above
         raise RejectedError(f"the graph that reads cannot be loaded: {' '.join(str(error).split())}") from None
     takes, gives = session.get_inputs(), session.get_outputs()

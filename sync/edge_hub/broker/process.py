@@ -159,10 +159,10 @@ def _ports(folder: BrokerFolder, port: int) -> list[int]:
         return [port]
     last = last_run(folder.path)
     remembered = [last.port] if last is not None and not _in_use(last.port) else []
-    return remembered + [_free_port() for _ in range(_TRIES)]
+    return remembered + [free_port() for _ in range(_TRIES)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,7 +8,6 @@ Expiry gates accepting, never running: what runs is not asked about again.
 """
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from edge_models.durable import sync
 from edge_models.errors import ConfigError, KitError, RejectedError, RetryableError
 from edge_sync.trust.clock import as_datetime, raised, reference_us
 from edge_sync.trust.collection import unpack
@@ -229,11 +229,7 @@ def _sync(folder: Path) -> None:
     """Durable before anything rests on it: else a power cut could bring older versions back."""
     for path in [*folder.rglob("*.json"), folder / "root_history", folder]:
         with contextlib.suppress(FileNotFoundError):
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync(path)
 
 
 def _read_floor(path: Path) -> int:

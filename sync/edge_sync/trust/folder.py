@@ -21,6 +21,7 @@ from typing import Any
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 
+from edge_models.durable import sync
 from edge_models.errors import ConfigError, RetryableError
 from edge_sync.trust.collection import pack
 from edge_sync.trust.paths import OFFLINE
@@ -162,11 +163,7 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
-    fd = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(path.parent)
 
 
 def _object(path: Path) -> dict[str, Any]:

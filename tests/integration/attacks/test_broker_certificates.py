@@ -17,7 +17,7 @@ from plain_client import Client
 from edge_hub.broker import BrokerFolder, BrokerProcess, TlsListener
 from edge_hub.broker.mosquitto import CONF
 from edge_hub.broker.probe import CONNACK_ACCEPTED, connect_packet
-from edge_hub.broker.process import _free_port
+from edge_hub.broker.process import free_port
 from edge_models.errors import ConfigError
 
 JOURNAL = "edge/v1/{}/up/journal"
@@ -88,7 +88,7 @@ def _gate(folder: Path, kind: type[BrokerProcess] = BrokerProcess) -> Iterator[G
     password = users.add_user("_hub", "hub")
     authorities = Authorities(folder / "authorities")
     authorities.equip(users.tls)
-    listener = TlsListener("127.0.0.1", _free_port(), users.tls)
+    listener = TlsListener("127.0.0.1", free_port(), users.tls)
     with kind(users, prefer="mosquitto", tls=listener) as process:
         hub = Client(process.port, "_hub", password)
         hub.subscribe("edge/v1/+/up/#")

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from edge_models.errors import RejectedError
 from edge_models.npy import Array
+from edge_models.session import make_session
 from edge_models.tensors import BATCH, TensorSpec
 
 BASES = (8, 32, 224)
@@ -23,11 +23,8 @@ def open_quietly(graph: bytes) -> Any:
 
     Raises `RejectedError` where the graph, with the axes it has now, can't be loaded.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return make_session(graph)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no class of their own
         said = " ".join(str(error).split())[-300:]
         raise RejectedError(f"with these axes (--dim) ONNX Runtime does not take the graph: {said}") from None
