@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, tuple_
 
 from edge_hub.registry import row_of
 from edge_hub.schema import epochs, gaps, records, streams
 from edge_hub.store import Store
-from edge_hub.stream import Key, of_stream
+from edge_hub.stream import ASKED, Key, asked, of_stream
 from edge_sync.checkpoint import LANE, is_checkpoint
 from edge_sync.rows import Gap, Row
 from edge_sync.walk import Finding, Findings, Held, Signed, Walk, as_hash
@@ -31,6 +31,15 @@ _ROW: tuple[ColumnElement[Any], ...] = (
     records.c.seq, records.c.at, records.c.kind, records.c.agent, records.c.subject, records.c.label, records.c.score,
     records.c.ref, records.c.body, _HASH,
 )  # fmt: skip
+
+_HASH_AT = select(_HASH).select_from(records).where(of_stream(records, ASKED), records.c.seq == bindparam("number"))
+_GAP_AT = (
+    select(gaps.c.last, _HASH)
+    .where(of_stream(gaps, ASKED), gaps.c.first <= bindparam("number"))
+    .order_by(gaps.c.first.desc())
+    .limit(1)
+)
+"""Made once: these are asked for every end that a checkpoint names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +79,11 @@ def verify_site(store: Store, site: str) -> Report:
 
 def held_hash(db: Connection, key: Key, seq: int) -> bytes | None:
     """The chain's hash at a number of a stream, where a record or the end of a gap is held."""
-    query = select(_HASH).select_from(records).where(of_stream(records, key), records.c.seq == seq)
-    row = db.execute(query).first()
+    where = {**asked(key), "number": seq}
+    row = db.execute(_HASH_AT, where).first()
     if row is not None:
         return as_hash(row[0])
-    mine = of_stream(gaps, key) & (gaps.c.first <= seq)
-    gap = db.execute(select(gaps.c.last, _HASH).where(mine).order_by(gaps.c.first.desc()).limit(1)).first()
+    gap = db.execute(_GAP_AT, where).first()
     return as_hash(gap[1]) if gap is not None and gap[0] == seq else None
 
 

@@ -11,7 +11,7 @@ from edge_hub import accounts, checkpoints, facts, quarantine
 from edge_hub.chain import held_hash
 from edge_hub.dialect import BulkInsert
 from edge_hub.schema import records, streams
-from edge_hub.stream import Key, put_gap
+from edge_hub.stream import ASKED, Key, asked, of_stream, put_gap
 from edge_sync.batch import Batch, Header
 from edge_sync.checkpoint import LANE, is_checkpoint
 from edge_sync.documents import Ack
@@ -28,13 +28,7 @@ _PREFIXES = (
     .order_by(*streams.primary_key)
     .with_for_update()
 )
-_PREFIX = (
-    select(streams)
-    .where(
-        streams.c.site == bindparam("site"), streams.c.epoch == bindparam("epoch"), streams.c.lane == bindparam("lane")
-    )
-    .with_for_update()
-)
+_PREFIX = select(streams).where(of_stream(streams, ASKED)).with_for_update()
 """Of one stream, as most transactions need: a list is spelled out anew each time."""
 
 
@@ -110,10 +104,7 @@ def store_batches(db: Connection, arrived: Sequence[Arrived | Poison], now_us: i
 def read_prefixes(db: Connection, keys: Iterable[Key]) -> dict[Key, Prefix]:
     """What is held of these streams, their rows locked in key order."""
     wanted = list(keys)
-    if len(wanted) == 1:
-        found = db.execute(_PREFIX, dict(zip(("site", "epoch", "lane"), wanted[0], strict=True)))
-    else:
-        found = db.execute(_PREFIXES, {"keys": wanted})
+    found = db.execute(_PREFIX, asked(wanted[0])) if len(wanted) == 1 else db.execute(_PREFIXES, {"keys": wanted})
     return {(r.site, r.epoch, r.lane): Prefix(r.high, r.hash) for r in found}
 
 

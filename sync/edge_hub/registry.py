@@ -25,8 +25,14 @@ _KNOWN = (
 _KNOWN_ONE = select(sites.c.site).where(sites.c.site == bindparam("name")).with_for_update()
 """Most transactions are about one site, and a list is spelled out anew each time."""
 _SEEN = update(sites).where(sites.c.site.in_(bindparam("names", expanding=True))).values(last_seen_us=bindparam("now"))
-_SAID = (
-    update(sites).where(sites.c.site == bindparam("name")).values(heartbeat=bindparam("said")).returning(sites.c.epoch)
+_OF_SITE = sites.c.site == bindparam("name")
+_SEEN_ONE = update(sites).where(_OF_SITE).values(last_seen_us=bindparam("now"))
+_SAID = update(sites).where(_OF_SITE).values(heartbeat=bindparam("said")).returning(sites.c.epoch)
+_CURRENT = select(sites.c.epoch, sites.c.session).where(_OF_SITE)
+_OF_ONE = update(sites).where(_OF_SITE)
+"""The columns are those that are given with it."""
+_KNOWN_EPOCH = select(epochs.c.session, epochs.c.replaced).where(
+    epochs.c.site == bindparam("name"), epochs.c.epoch == bindparam("of")
 )
 """Made once, as these are asked for every message or batch of them: to make one takes longer than to run it."""
 
@@ -54,9 +60,9 @@ def presence(db: Connection, now_us: int, site: str, document: Presence, retaine
     Sessions compare within an epoch, that is within a process: another disk counts from 1 again. Of two processes, the
     one that came online last is the site's; of the other, its will and what was heard before change nothing.
     """
-    current = db.execute(select(sites.c.epoch, sites.c.session).where(sites.c.site == site)).one()
+    current = db.execute(_CURRENT, {"name": site}).one()
     mine = (epochs.c.site == site) & (epochs.c.epoch == document.epoch)
-    known = db.execute(select(epochs.c.session, epochs.c.replaced).where(mine)).first()
+    known = db.execute(_KNOWN_EPOCH, {"name": site, "of": document.epoch}).first()
     if current.epoch == document.epoch:
         if document.session < current.session:
             return False
@@ -74,7 +80,7 @@ def presence(db: Connection, now_us: int, site: str, document: Presence, retaine
             other = (epochs.c.site == site) & (epochs.c.epoch == current.epoch)
             db.execute(update(epochs).where(other).values(replaced=True))
     now = {"online": document.online, "epoch": document.epoch, "session": document.session}
-    db.execute(update(sites).where(sites.c.site == site).values(now))
+    db.execute(_OF_ONE, {"name": site, **now})
     return True
 
 
@@ -118,16 +124,8 @@ def behind(word: Word, highs: Highs) -> Behind:
 
 def reported(db: Connection, site: str, document: Reported) -> None:
     """What the site runs."""
-    db.execute(
-        update(sites)
-        .where(sites.c.site == site)
-        .values(
-            reported=document.model_dump(mode="json"),
-            release=document.release,
-            generation=document.generation,
-            state=document.state,
-        )
-    )
+    said = {"release": document.release, "generation": document.generation, "state": document.state}
+    db.execute(_OF_ONE, {"name": site, "reported": document.model_dump(mode="json"), **said})
 
 
 def resume(document: Hello, highs: Highs) -> Resume:
@@ -140,7 +138,11 @@ def resume(document: Hello, highs: Highs) -> Resume:
 
 def seen(db: Connection, names: Iterable[str], now_us: int) -> None:
     """The hub heard of these sites now."""
-    db.execute(_SEEN, {"names": list(names), "now": now_us})
+    which = list(names)
+    if len(which) == 1:
+        db.execute(_SEEN_ONE, {"name": which[0], "now": now_us})
+    else:
+        db.execute(_SEEN, {"names": which, "now": now_us})
 
 
 def offline(db: Connection, names: Iterable[str] | None) -> None:

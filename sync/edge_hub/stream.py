@@ -1,6 +1,8 @@
 """A stream at the hub: its key, its rows in any table that is keyed by streams, and the one way a gap is noted."""
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, select, update
+from typing import Any
+
+from sqlalchemy import BindParameter, ColumnElement, Connection, Table, bindparam, delete, select, update
 
 from edge_hub.schema import gaps
 from edge_sync.rows import Gap
@@ -8,8 +10,18 @@ from edge_sync.rows import Gap
 Key = tuple[str, str, str]
 """Site, epoch, lane."""
 
+Asked = tuple[BindParameter[str], BindParameter[str], BindParameter[str]]
 
-def of_stream(table: Table, key: Key) -> ColumnElement[bool]:
+ASKED: Asked = (bindparam("site"), bindparam("epoch"), bindparam("lane"))
+"""In a statement that is made once: the stream that it is run for, given as `asked` says."""
+
+
+def asked(key: Key) -> dict[str, Any]:
+    """The parameters that `ASKED` stands for."""
+    return dict(zip(("site", "epoch", "lane"), key, strict=True))
+
+
+def of_stream(table: Table, key: Key | Asked) -> ColumnElement[bool]:
     """Whether a row of the table is of this stream."""
     return (table.c.site == key[0]) & (table.c.epoch == key[1]) & (table.c.lane == key[2])
 

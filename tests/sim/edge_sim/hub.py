@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection as Database
+from sqlalchemy import Dialect
 from sqlalchemy.exc import OperationalError
 
 from edge_hub.fleet_facts import FleetFactEnvelopes, FleetFactLog, online
@@ -35,6 +36,11 @@ Witness = dict[tuple[str, str, str], int]
 """Site, epoch, lane → the highest number that any word committed here told of; kept beside the hub, not by it."""
 
 
+_COMPILED: dict[Any, Any] = {}
+_DIALECT: list[Dialect] = []
+"""Of this process's first hub, and all statements compiled for it: else each start of a hub compiles its own."""
+
+
 class CrashError(BaseException):
     """The process is gone at this instruction."""
 
@@ -45,6 +51,10 @@ class SimStore(Store):
     def __init__(self, host: "SimHub") -> None:
         self._host = host
         super().__init__(host.disk.path)
+        self._engine = self._engine.execution_options(compiled_cache=_COMPILED)
+        _DIALECT.append(self._engine.dialect)
+        self._engine.dialect = _DIALECT[0]
+        del _DIALECT[1:]
 
     @contextmanager
     def writing(self, *, shared: bool = False) -> Iterator[Database]:
