@@ -19,7 +19,7 @@ from edge_agent.update.overview import Overview, read_overview
 from edge_agent.update.wishes import Wishes
 from edge_cli.hub_client import HubClient, HubDirOption, HubOption, TokenOption, connect
 from edge_cli.output import FOUND, data, emit_json, talk
-from edge_hub.files import sync_tree
+from edge_models.durable import sync_tree
 from edge_models.errors import ConfigError, RejectedError, RetryableError
 from edge_sync.documents import Desired, load
 from edge_sync.release import Release

@@ -27,7 +27,7 @@ import orjson
 
 from edge_agent.inference.session import COPY_CONFIG, COPY_GRAPH, COPY_WEIGHTS, open_copy, open_session, write_copy
 from edge_models.digests import Digest
-from edge_models.durable import sync
+from edge_models.durable import sync, sync_tree
 from edge_models.errors import RejectedError
 from edge_models.session import CONFIG, THREADS
 
@@ -221,8 +221,7 @@ def _made_aside(copy: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=copy.name + _MAKING, dir=copy.parent))
     try:
         yield folder
-        for path in (*folder.iterdir(), folder):
-            sync(path)
+        sync_tree(folder)
         folder.rename(copy)
         sync(copy.parent)
     finally:

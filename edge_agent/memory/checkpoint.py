@@ -6,7 +6,6 @@ checkpoints lie at the hub too, and the key in a file of its own. Guarantees: ed
 
 import logging
 import math
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Heads, Journal
 from edge_agent.memory.outbox import hash_at
 from edge_agent.memory.schema import reading
-from edge_models.durable import sync
+from edge_models.durable import replace
 from edge_models.errors import ConfigError
 from edge_sync import checkpoint
 from edge_sync.checkpoint import End, Ends
@@ -132,12 +131,4 @@ def _make(path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
 
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    sync(path.parent)
+    replace(path, pem, 0o600)

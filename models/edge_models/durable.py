@@ -1,6 +1,7 @@
 """What is on the disk for good: a file or folder synced, and a file replaced whole."""
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -13,14 +14,20 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
-def replace(path: Path, data: bytes) -> None:
+def sync_tree(folder: Path) -> None:
+    """Make all of it durable: a rename of it may not become so before. Raises `OSError`."""
+    for path in [folder, *folder.rglob("*")]:
+        sync(path)
+
+
+def replace(path: Path, data: bytes, mode: int = 0o666) -> None:
     """All of `data` at `path`, durable, or nothing new there. Raises `OSError`.
 
-    After a power cut a ``.NAME.PID.part`` may lie beside it.
+    `mode`: of the new file, less what the umask takes. After a power cut a ``.NAME.TOKEN.part`` may lie beside it.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("wb") as file:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge_hub.broker.mosquitto import ACL, PASSWD
 from edge_hub.broker.running import last_run, note_running
 from edge_hub.erasures import ERASURES
-from edge_hub.files import make_private, sync_tree
-from edge_models.durable import sync
+from edge_hub.files import make_private
+from edge_models.durable import sync, sync_tree
 from edge_models.errors import ConfigError, RetryableError
 
 MANIFEST = "manifest.json"

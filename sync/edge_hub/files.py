@@ -1,32 +1,13 @@
-"""Writing a file so that a reader, or a power cut, finds the old one or the new one, never a half."""
+"""Files and folders that are for the hub's own user only."""
 
-import os
-import secrets
 from pathlib import Path
 
-from edge_models.durable import sync
+from edge_models.durable import replace
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace `path` with `data`, mode 0600, durably."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def sync_tree(folder: Path) -> None:
-    """Make all of it durable: a rename of it may not become so before."""
-    for path in [folder, *folder.rglob("*")]:
-        sync(path)
+    """Replace `path` with `data`, mode 0600, durably: a reader finds the old one or the new one, never a half."""
+    replace(path, data, 0o600)
 
 
 def make_private(folder: Path) -> None:

@@ -22,15 +22,16 @@ _KNOWN = (
     .order_by(sites.c.site)
     .with_for_update()
 )
-_KNOWN_ONE = select(sites.c.site).where(sites.c.site == bindparam("name")).with_for_update()
-"""Most transactions are about one site, and a list is spelled out anew each time."""
 _SEEN = update(sites).where(sites.c.site.in_(bindparam("names", expanding=True))).values(last_seen_us=bindparam("now"))
-_OF_SITE = sites.c.site == bindparam("name")
-_SEEN_ONE = update(sites).where(_OF_SITE).values(last_seen_us=bindparam("now"))
-_SAID = update(sites).where(_OF_SITE).values(heartbeat=bindparam("said")).returning(sites.c.epoch)
-_CURRENT = select(sites.c.epoch, sites.c.session).where(_OF_SITE)
-_OF_ONE = update(sites).where(_OF_SITE)
-"""The columns are those that are given with it."""
+
+_THIS = sites.c.site == bindparam("name")
+_KNOWN_ONE = select(sites.c.site).where(_THIS).with_for_update()
+_SEEN_ONE = update(sites).where(_THIS).values(last_seen_us=bindparam("now"))
+"""Most transactions are about one site, and a list is spelled out anew each time."""
+_SAID = update(sites).where(_THIS).values(heartbeat=bindparam("said")).returning(sites.c.epoch)
+_CURRENT = select(sites.c.epoch, sites.c.session).where(_THIS)
+_CHANGE = update(sites).where(_THIS)
+"""Sets the columns that it is given beside `name`."""
 _KNOWN_EPOCH = select(epochs.c.session, epochs.c.replaced).where(
     epochs.c.site == bindparam("name"), epochs.c.epoch == bindparam("of")
 )
@@ -80,7 +81,7 @@ def presence(db: Connection, now_us: int, site: str, document: Presence, retaine
             other = (epochs.c.site == site) & (epochs.c.epoch == current.epoch)
             db.execute(update(epochs).where(other).values(replaced=True))
     now = {"online": document.online, "epoch": document.epoch, "session": document.session}
-    db.execute(_OF_ONE, {"name": site, **now})
+    db.execute(_CHANGE, {"name": site, **now})
     return True
 
 
@@ -125,7 +126,7 @@ def behind(word: Word, highs: Highs) -> Behind:
 def reported(db: Connection, site: str, document: Reported) -> None:
     """What the site runs."""
     said = {"release": document.release, "generation": document.generation, "state": document.state}
-    db.execute(_OF_ONE, {"name": site, "reported": document.model_dump(mode="json"), **said})
+    db.execute(_CHANGE, {"name": site, "reported": document.model_dump(mode="json"), **said})
 
 
 def resume(document: Hello, highs: Highs) -> Resume:

@@ -21,7 +21,7 @@ from typing import Any
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 
-from edge_models.durable import sync
+from edge_models.durable import replace
 from edge_models.errors import ConfigError, RetryableError
 from edge_sync.trust.collection import pack
 from edge_sync.trust.paths import OFFLINE
@@ -75,11 +75,11 @@ def commit(
     try:
         (folder / METADATA).mkdir(exist_ok=True)
         for role, metadata in changed.items():
-            _write(folder / METADATA / name_of(role, versions[role]), metadata.to_bytes())
-        _write(folder / SIGNERS, _dump(known))
+            replace(folder / METADATA / name_of(role, versions[role]), metadata.to_bytes())
+        replace(folder / SIGNERS, _dump(known))
         state = _load(folder, versions)
         pack({**state.files, name_of("snapshot", 1): b"", "timestamp.json": b""})  # as the hub will send it
-        _write(folder / VERSIONS, _dump(versions))
+        replace(folder / VERSIONS, _dump(versions))
     except OSError as error:
         raise ConfigError(f"{error.filename or folder}: {error.strerror}") from None
     _tidy(folder, before, state)
@@ -152,18 +152,7 @@ def _tidy(folder: Path, before: State | None, state: State) -> None:
         for path in (folder / METADATA).iterdir():
             if path.name not in kept:
                 path.unlink()
-        _write(folder / SIGNERS, _dump({keyid: uri for keyid, uri in state.signers.items() if keyid in keys}))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Durable when this returns; whoever reads meanwhile sees the old bytes or the new."""
-    new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    sync(path.parent)
+        replace(folder / SIGNERS, _dump({keyid: uri for keyid, uri in state.signers.items() if keyid in keys}))
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ Witness = dict[tuple[str, str, str], int]
 
 
 _COMPILED: dict[Any, Any] = {}
-_DIALECT: list[Dialect] = []
+_DIALECT: dict[None, Dialect] = {}
 """Of this process's first hub, and all statements compiled for it: else each start of a hub compiles its own."""
 
 
@@ -52,9 +52,7 @@ class SimStore(Store):
         self._host = host
         super().__init__(host.disk.path)
         self._engine = self._engine.execution_options(compiled_cache=_COMPILED)
-        _DIALECT.append(self._engine.dialect)
-        self._engine.dialect = _DIALECT[0]
-        del _DIALECT[1:]
+        self._engine.dialect = _DIALECT.setdefault(None, self._engine.dialect)
 
     @contextmanager
     def writing(self, *, shared: bool = False) -> Iterator[Database]:
