@@ -73,14 +73,18 @@ class Switcher:
             return fallback(db)
 
     def go_back(self, reason: str, now: float, keep: bool) -> Slot:
-        """Run the release before, and refuse the one that ran, which is returned; `keep`: something is arriving.
+        """Run the release before, and refuse the active one, which is returned; `keep`: something is arriving.
+
+        The active one need not be what runs: where its artifacts were damaged, the start passed it over, and going back
+        settles that it is not fetched anew.
 
         Raises `RejectedError` where there is none before, or it can't be loaded any more (`DamagedError` where an
         artifact is gone): then the next start looks further. Raises `JournalUnavailableError` where the disk is full.
         """
-        previous, left = self.before(), self.running
-        if previous is None:
-            raise RejectedError(f"release {left.release.release} stays: there is none before it ({reason})")
+        with reading(self._journal.path) as db:
+            previous, left = fallback(db), read_slot(db, "active")
+        if previous is None or left is None:
+            raise RejectedError(f"release {self.running.release.release} stays: there is none before it ({reason})")
         try:
             deployment = self._load(previous.release)
         except OSError as error:

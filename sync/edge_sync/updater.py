@@ -177,13 +177,14 @@ class Updater:
         return [self.report()]
 
     def rolled_back(self, release: int, generation: int, reason: str) -> list[Effect]:
-        """What ran (asked for by `generation`) disappointed: `release`, which ran before it, runs again.
+        """What was asked for by `generation` disappointed: `release`, which ran before it, runs again.
 
         What is on its way meanwhile goes on; where nothing is, only a newer generation is tried again.
         """
         self.release = release
         if self._target is None or self.generation == generation:
             self.state, self._reason, self._target = "rolled_back", reason[:500], None
+            self.generation = max(self.generation, generation)  # lower where the start passed that one over
         return [self.report()]
 
     def wanted(self) -> Mapping[str, Artifact]:

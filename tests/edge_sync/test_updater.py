@@ -73,6 +73,19 @@ def test_what_was_acted_on_and_does_not_run_any_more_is_acted_on_again() -> None
     assert isinstance(u.desired(desired(5), have=[], may_run=all_signed)[0], Fetch)
 
 
+def test_what_the_start_passed_over_is_settled_when_it_is_rolled_back() -> None:
+    """As before, and somebody at the site wants it back for good, whether it is being fetched anew or not."""
+    for fetching in (False, True):
+        u = Updater("plant-01", {"kind": "factory"}, Standing(release=1, generation=3, floor=5))
+        if fetching:
+            u.desired(desired(5), have=[], may_run=all_signed)
+        [report] = u.rolled_back(1, 5, "at the site: it disappoints")
+        assert isinstance(report, Report)
+        assert (report.reported.state, report.reported.release, report.reported.generation) == ("rolled_back", 1, 5)
+        assert u.wanted() == {}
+        assert u.desired(desired(5), have=[], may_run=all_signed) == []
+
+
 def test_a_refused_release_is_still_refused_after_a_restart() -> None:
     u = Updater("plant-01", {"kind": "factory"}, Standing(release=1, generation=5, floor=5, refused="golden check"))
     assert u.desired(desired(5), have=[], may_run=all_signed) == []

@@ -63,9 +63,10 @@ class Fixture:
         self.blobs = BlobStore(self.folder / "blobs")
         self.start()
 
-    def start(self) -> None:
+    def start(self, passed_over: bool = False) -> None:
+        """`passed_over`: the active release can't be loaded, and what the site file names runs."""
         with reading(self.journal.path) as db:
-            running = read_slot(db, "active") or Slot(Release.of(1, [], {}), 0)
+            running = (None if passed_over else read_slot(db, "active")) or Slot(Release.of(1, [], {}), 0)
             stands = standing(db, running)
         trusted = Trusted(self.folder / "trust", self.site.trust_root(), now_us)
         settings = TrialSettings(window_s=10.0)
@@ -133,10 +134,10 @@ class Fixture:
         self.journal.write((), also=confirm)
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, passed_over: bool = False) -> None:
         """The process ends, and starts again."""
         self.service.close()
-        self.start()
+        self.start(passed_over)
 
     def wait_for(self, true: Callable[[], object], seconds: float = 20.0) -> None:
         """Until it is so."""

@@ -304,3 +304,29 @@ def test_a_release_before_that_lost_an_artifact_is_made_whole_and_runs_again(fx:
     wait_for(lambda: fx.blobs.has(lost))
     Wishes(fx.folder).go_back("it disappoints")
     wait_for(lambda: fx.state() == ("rolled_back", 2))
+
+
+def test_going_back_while_the_active_release_is_damaged_settles_that_it_is_not_fetched_anew(fx: Fixture) -> None:
+    release, blobs = fx.release(2)
+    fx.desired(1, release)
+    fx.deliver(blobs)
+    wait_for(lambda: fx.state() == ("active", 2))
+    fx.confirm()
+    (fx.folder / "blobs" / release.agents[0].bundle.removeprefix("sha256:")).unlink()
+    fx.restart(passed_over=True)
+    wishes = Wishes(fx.folder)
+    wishes.hold("audit")
+    fx.desired(1, release)
+    wishes.go_back("it disappoints")
+    wait_for(lambda: fx.state() == ("rolled_back", 1))
+    assert fx.service.reported().generation == 1
+    fx.wanted.clear()
+    wishes.unhold()
+    fx.service.link_up()
+    fx.desired(1, release)
+    wait_for(lambda: fx.service.reported().hold is None)
+    newer, more = fx.release(3, "1")
+    fx.desired(2, newer)
+    fx.deliver({digest: data for digest, data in more.items() if digest not in release.artifacts})
+    wait_for(lambda: fx.state() == ("active", 3))
+    assert release.agents[0].bundle not in {want["digest"] for want in fx.wanted}

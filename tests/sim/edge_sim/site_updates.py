@@ -274,8 +274,9 @@ class SiteSide:
         slot = self._switcher.running
         if not any(deployment is each for each in self._loaded):
             self.wrong(f"runs release {slot.release.release}, which was not loaded and checked")
-        if slot.generation < self.seen.running.generation:
-            self.seen.refused.add(self.seen.running.generation)
+        before = {self.seen.running.generation, self.seen.generation}
+        if slot.generation < max(before):
+            self.seen.refused |= before - {slot.generation}
         else:
             if slot.generation in self.seen.refused:
                 self.wrong(f"runs generation {slot.generation} again, which it had refused")
