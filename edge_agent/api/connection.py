@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import cast
 from urllib.parse import unquote
 
@@ -68,6 +69,8 @@ class Connection(asyncio.Protocol):
         self._messages = 0
         self._message_bytes = 0
         self._in_headers = True
+        self._due_s: float | None = None
+        """How long the coming request has for its next step, where that changed with what is being parsed."""
         self._ending = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -107,8 +110,11 @@ class Connection(asyncio.Protocol):
         self._serve()
         if broken:
             self._fail(400, broken)
-        elif self._coming is not None and self._messages == message:
-            self._bound(self._coming, len(data))
+        elif self._coming is not None:
+            if self._due_s is not None:
+                self._expect_within(self._due_s)
+            if self._messages == message:
+                self._bound(self._coming, len(data))
 
     def _bound(self, request: _Request, came_bytes: int) -> None:
         """Refuse a message that grows too large, whatever it grows by: the parser keeps what it is fed.
@@ -150,7 +156,7 @@ class Connection(asyncio.Protocol):
         self._messages += 1
         self._message_bytes = 0
         self._in_headers = True
-        self._expect_within(self._limits.header_timeout_s)
+        self._due_s = self._limits.header_timeout_s
 
     def on_url(self, url: bytes) -> None:
         """A part of the request's target."""
@@ -164,14 +170,13 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The header fields are whole: the request is refused here, or its body is waited for."""
         self._in_headers = False
-        self._expect_within(self._limits.body_timeout_s)
+        self._due_s = self._limits.body_timeout_s
         request = self._coming = self._coming or _Request()
         method = self._parser.get_method().decode("latin-1")
         request.with_body = method != "HEAD"
         request.keep_alive = self._parser.get_http_version() == "1.1" and self._parser.should_keep_alive()
         try:
-            path = unquote((httptools.parse_url(self._url).path or b"").decode("latin-1"))
-            request.handler = self._shared.route(Head(method, path, self._fields))
+            request.handler = self._shared.route(Head(method, _path(self._url), self._fields))
             if int(self._fields.get(b"content-length", b"0")) > self._limits.body_bytes:
                 raise too_large(self._limits)
         except Refusal as refusal:
@@ -206,6 +211,7 @@ class Connection(asyncio.Protocol):
         if self._coming is not None:
             self._waiting.append(self._coming)
             self._coming = None
+            self._due_s = None
             if not self._ending:
                 self._deadline.clear()
 
@@ -277,6 +283,7 @@ class Connection(asyncio.Protocol):
 
     def _expect_within(self, delay_s: float) -> None:
         """The coming request has this long for its next step."""
+        self._due_s = None
         if not self._ending:
             self._deadline.set(delay_s, self._late)
 
@@ -325,6 +332,12 @@ class Connection(asyncio.Protocol):
         """The answer to a fault of ours, which is logged here and told to nobody else."""
         log.exception("local API request failed")
         return Refusal(500, "this is a fault of the site's software; its log says more")
+
+
+@lru_cache(maxsize=64)
+def _path(url: bytes) -> str:
+    """The path of a request's target. Raises `httptools.HttpParserInvalidURLError`."""
+    return unquote((httptools.parse_url(url).path or b"").decode("latin-1"))
 
 
 def too_large(limits: Limits) -> Refusal:

@@ -6,6 +6,7 @@ is a JSON header of ``Inference-Header-Content-Length`` bytes followed by the te
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ DATATYPES = {
     "uint8": "UINT8",
 }
 """NumPy's name of a dtype → the protocol's. A contract has no others, so BYTES never fits a model."""
+
+_DATATYPES = {np.dtype(name): datatype for name, datatype in DATATYPES.items()}
+"""NumPy makes a dtype's name anew each time it is asked, in as long as a small model takes to answer."""
 
 MAX_ID_CHARACTERS = 256
 
@@ -87,7 +91,7 @@ def encode(name: str, model: Model, request: InferRequest, outputs: Tensors) -> 
         array = np.ascontiguousarray(outputs[output])
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise RejectedError(f"model {name!r} gave NaN or infinity in output {output!r}")
-        entry: dict[str, Any] = {"name": output, "datatype": DATATYPES[array.dtype.name], "shape": array.shape}
+        entry: dict[str, Any] = {"name": output, "datatype": _DATATYPES[array.dtype], "shape": array.shape}
         if binary:
             data = array.tobytes()
             raw.append(data)
@@ -119,11 +123,16 @@ def metadata(name: str, model: Model) -> dict[str, Any]:
 
 def most_samples(contract: Contract, body_bytes: int) -> int:
     """The most samples that a body of this size can hold: a value takes at least two bytes of JSON, or its dtype's."""
-    sample_bytes = sum(
+    return body_bytes // _least_bytes(contract.inputs) + 1
+
+
+@lru_cache(maxsize=64)
+def _least_bytes(inputs: tuple[TensorSpec, ...]) -> int:
+    """Of one sample in a request."""
+    return sum(
         math.prod(axis for axis in spec.shape if isinstance(axis, int)) * min(2, np.dtype(spec.dtype).itemsize)
-        for spec in contract.inputs
+        for spec in inputs
     )
-    return body_bytes // sample_bytes + 1
 
 
 def _split(body: bytes, header_bytes: int | None, limits: Limits) -> tuple[dict[str, Any], memoryview]:
