@@ -7,7 +7,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from edge_cli import fleet_explain, fleet_facts, fleet_keep, fleet_losses, fleet_verify
+from edge_cli import fleet_enrol, fleet_explain, fleet_facts, fleet_keep, fleet_losses, fleet_verify
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption, connect
 from edge_cli.output import data, emit_json, show_table, talk
 from edge_sync.rows import ERASED, EXPIRED
@@ -20,6 +20,9 @@ app.add_typer(fleet_keep.app, name="keep")
 app.command("erase")(fleet_keep.erase)
 app.command("facts")(fleet_facts.facts)
 app.add_typer(fleet_facts.app, name="fact")
+app.command("revoke")(fleet_enrol.revoke)
+app.command("tokens")(fleet_enrol.list_tokens)
+app.add_typer(fleet_enrol.app, name="token")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -92,6 +95,11 @@ def _details(shown: dict[str, Any], gaps: list[dict[str, Any]]) -> list[str]:
     wanted = shown["desired"] or {}
     reason = (shown["reported"] or {}).get("reason")
     lines = [f"labels: {labels or 'none'}"]
+    if shown.get("revoked_us"):
+        lines.append(f"revoked {_ago(shown['revoked_us'])}: nothing of it is let in until it is registered anew")
+    elif shown.get("certificate_ends_us"):
+        days = (shown["certificate_ends_us"] - time.time_ns() // 1000) // 86_400_000_000
+        lines.append(f"its certificate is good for {days} more days" if days >= 0 else "its certificate has run out")
     if wanted:
         lines.append(f"should run: release {wanted['release']}, generation {wanted['generation']}")
     said = shown["reported"] or {}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edge_cli import hub_backup
+from edge_cli import hub_authority, hub_backup
 from edge_cli.logs import log_to_stderr
 from edge_cli.output import talk
 from edge_models.errors import ConfigError
@@ -14,6 +14,7 @@ from edge_models.errors import ConfigError
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The hub.")
 app.command("backup")(hub_backup.backup)
 app.command("restore")(hub_backup.restore)
+app.add_typer(hub_authority.app, name="ca")
 
 
 @app.callback()
@@ -49,10 +50,22 @@ def serve(
             help="Where its own broker listens for sites on other machines: TLS, by certificate (docs/operations.md).",
         ),
     ] = None,
+    enrol: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where sites get their certificates, as in 0.0.0.0:8443; with --mqtts."),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DNS_OR_IP", help="A name that sites reach this hub by; repeat, kits name the first."),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The authority for certificates, if it does not lie in DIR/ca.")
+    ] = None,
 ) -> None:
     """Run a hub: take in what sites deliver, serve the API, tell sites what to run; Ctrl-C or SIGTERM ends it.
 
-    Example: edge-agent hub serve /var/lib/edge-hub --http 127.0.0.1:8600
+    Example: edge-agent hub serve /var/lib/edge-hub --http 127.0.0.1:8600 --mqtts 0.0.0.0:8883 --enrol 0.0.0.0:8443
+    --name hub.example.com
     """
     try:
         from edge_hub.serve import serve as serve_hub  # noqa: PLC0415 - the extra is needed to serve, not for --help
@@ -61,7 +74,7 @@ def serve(
 
     log_to_stderr("info")
     crew = [sys.executable, "-m", "edge_cli.hub_worker"]
-    serve_hub(folder, http, broker, _say, database, workers, crew, mqtts)
+    serve_hub(folder, http, broker, _say, database, workers, crew, mqtts, enrol, name or (), ca)
 
 
 def _say(line: str) -> None:

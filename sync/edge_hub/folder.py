@@ -12,7 +12,10 @@ from edge_hub.files import write_private
 from edge_models.errors import ConfigError
 from edge_sync.signing import make_key, public_key
 
-_OURS = frozenset({"hub.db", "director.key", "online.key", "operator.token", "blobs", "broker", "hub.json"})
+AUTHORITY = "ca"
+"""The folder of the authority for certificates, unless it lies elsewhere."""
+
+_OURS = frozenset({"hub.db", "director.key", "online.key", "operator.token", "blobs", "broker", "hub.json", AUTHORITY})
 
 
 class HubFolder:
@@ -65,6 +68,11 @@ class HubFolder:
     def broker(self) -> Path:
         """The broker's folder."""
         return self.path / "broker"
+
+    @property
+    def authority(self) -> Path:
+        """The authority's folder, unless it lies elsewhere."""
+        return self.path / AUTHORITY
 
     @property
     def director_key(self) -> str:

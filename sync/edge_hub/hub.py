@@ -11,6 +11,8 @@ from edge_hub.blobs import Blobs
 from edge_hub.broker import HUB, BrokerFolder
 from edge_hub.deltas import Deltas
 from edge_hub.dialect import Database
+from edge_hub.enrol.enrolment import Enrolment, Means
+from edge_hub.enrol.revoking import Revoking
 from edge_hub.facts import SiteFacts
 from edge_hub.fleet_facts import FleetFactEnvelopes, FleetFactLog, online
 from edge_hub.folder import HubFolder
@@ -72,8 +74,13 @@ class Hub:
         broker_url: str,
         database: Database | None = None,
         part: Part = WHOLE,
+        means: Means | None = None,
+        enrol_url: str = "",
     ) -> None:
-        """Opens the database; None: the folder's own. Raises `ConfigError`, or `RetryableError` where it is away."""
+        """Opens the database; None: the folder's own. With `means` the hub enrols sites, at `enrol_url`.
+
+        Raises `ConfigError`, or `RetryableError` where the database is away.
+        """
         self._part, self._broker_folder = part, broker_folder
         self.folder = folder
         self.broker_url = broker_url
@@ -115,7 +122,13 @@ class Hub:
         )
         self._outgoing = outgoing
         self._ingest = Ingest(self.store, self._inbox, self.metrics, outgoing, now_us)
-        self.sites = Sites(self.store, broker_folder, now_us)
+        self.enrolment: Enrolment | None = None
+        if means is None:
+            self.revoking = Revoking(self.store, broker_folder, now_us)
+        else:
+            self.enrolment = Enrolment(self.store, broker_folder, means, enrol_url, now_us)
+            self.revoking = Revoking(self.store, broker_folder, now_us, means.ledger, means.equipment)
+        self.sites = Sites(self.store, broker_folder, now_us, self.revoking)
         self._housekeeping = Housekeeping(self.store, now_us, self.trust.renew)
         self.online = False
         self._listening: frozenset[str] = frozenset()

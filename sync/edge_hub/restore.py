@@ -2,6 +2,8 @@
 
 What sites hold and this older hub lacks, they are asked for again; generations that sites are ahead of are raised
 when they report (`edge_hub.releases`); subjects that were erased since are erased again, where the list of them is.
+Join tokens are void: one of them may have been spent since. What was revoked since stays so where the authority lies
+in the folder that is set aside, or elsewhere.
 """
 
 import fcntl
@@ -21,8 +23,10 @@ from sqlalchemy import delete
 
 from edge_hub import audit, erasures
 from edge_hub.backup import DATABASE, DIRECTOR_KEY, MANIFEST, Entry, Manifest
+from edge_hub.enrol import tokens
 from edge_hub.erase import erase_again
 from edge_hub.files import make_private
+from edge_hub.folder import AUTHORITY
 from edge_hub.schema import VERSION, meta
 from edge_hub.store import Store
 from edge_models.durable import sync
@@ -59,6 +63,8 @@ def restore(backup: Path, folder: Path, replace: bool, now_us: int) -> Restored:
             staging.mkdir(mode=0o700)
             with _unpacked(backup, staging.with_suffix(".tar")) as source:
                 manifest = _copy(source, staging)
+            if occupied:
+                _take_over_authority(folder / AUTHORITY, staging / AUTHORITY)
             erased_again = _make_ready(staging, manifest, noted, now_us)
             set_aside = _put_in_place(staging, folder, occupied, now_us)
         except OSError as error:
@@ -163,6 +169,13 @@ def _copied(path: Path, target: Path, source: Path) -> Entry:
     return Entry(size=size, sha256=h.hexdigest())
 
 
+def _take_over_authority(source: Path, target: Path) -> None:
+    """Keys that no backup holds, and what they revoked, which no restore takes back."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=shutil.copy2)
+        target.chmod(0o700)
+
+
 def _make_ready(staging: Path, manifest: Manifest, noted: list[erasures.Erasure], now_us: int) -> int:
     """Note in the database that it was restored, and erase again what it brought back."""
     for each in noted:
@@ -176,7 +189,8 @@ def _make_ready(staging: Path, manifest: Manifest, noted: list[erasures.Erasure]
             db.execute(delete(meta).where(meta.c.key == RESTORED))
             db.execute(meta.insert().values(key=RESTORED, value=str(now_us)))
             gone = erase_again(db, erasures.noted(staging), now_us)
-            detail = {"backup_us": manifest.at_us, "kit": manifest.kit, "erased_again": gone}
+            void = tokens.void_all(db, now_us)
+            detail = {"backup_us": manifest.at_us, "kit": manifest.kit, "erased_again": gone, "tokens_void": void}
             audit.note(db, now_us, "operator", "hub restored", detail)
     finally:
         store.close()

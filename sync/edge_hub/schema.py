@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-VERSION = 3
+VERSION = 4
 """Of this schema; kept in `meta`."""
 
 meta = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
@@ -44,10 +44,45 @@ sites = Table(
     Column("state", Text),
     Column("journal_key", Text),
     Column("facts_version", BigInteger),
+    Column("revoked_us", BigInteger),
     sqlite_with_rowid=False,
 )
-"""`journal_key`: the ed25519 key, hex, of the first checkpoint that came; those with another key are an incident.
-`facts_version`: up to where the site says it has the fleet's facts."""
+"""`journal_key`: the ed25519 key, hex, that the site named when it joined, or else of the first checkpoint that came;
+those with another key are an incident. `facts_version`: up to where the site says it has the fleet's facts.
+`revoked_us`: since when nothing of it is let in, until it is registered anew."""
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("site", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("issued_us", BigInteger, nullable=False),
+    Column("ends_us", BigInteger, nullable=False),
+    Column("token", Text),
+    Column("pem", Text),
+    Column("revoked_us", BigInteger),
+    Index("certificates_site", "site", "issued_us"),
+    sqlite_with_rowid=False,
+)
+"""What was issued to sites. `serial` is hex, `key` the sha256 of the public key, hex, `token` that of the secret it was
+asked for with, none for a renewal. `pem` is missing where only the authority's own list knew of it."""
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("secret", Text, nullable=False),
+    Column("sites", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("voided_us", BigInteger),
+    sqlite_with_rowid=False,
+)
+"""The newest token of each name, which is a site's or a group's. `secret` is its sha256, hex; `sites` how many may join
+with it, `used` how many did; `labels` are those of a group's sites."""
 
 records = Table(
     "records",

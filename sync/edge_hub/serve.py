@@ -1,4 +1,4 @@
-"""The hub as a process: broker child, hub, API; started in order, ended in reverse."""
+"""The hub as a process: broker child, hub, API, enrolment; started in order, ended in reverse."""
 
 import logging
 import os
@@ -13,8 +13,11 @@ from edge_hub.api.app import make_app
 from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import HUB, BrokerFolder, BrokerProcess, TlsListener
 from edge_hub.crew import Crew
+from edge_hub.enrol.enrolment import Means, open_authority
+from edge_hub.enrol.listener import EnrolServer, bind_enrol, enrol_url
+from edge_hub.enrol.plan import make_plan
 from edge_hub.folder import HubFolder
-from edge_hub.hub import LEADER, WHOLE, Hub
+from edge_hub.hub import LEADER, WHOLE, Hub, now_us
 from edge_models.errors import ConfigError, KitError
 from edge_sync.mqtt import Broker
 
@@ -35,12 +38,16 @@ def serve(
     workers: int = 1,
     worker_command: Sequence[str] = (),
     mqtts: str | None = None,
+    enrol: str | None = None,
+    names: Sequence[str] = (),
+    authority: Path | None = None,
 ) -> None:
     """Run the hub of this folder until SIGTERM or SIGINT; `say` is told in a line where it listens.
 
     `database`: a PostgreSQL database's URL, None: SQLite in the folder. With more than one of `workers` that many
     children ingest, each started with `worker_command` and an `Order` on its standard input. `mqtts`: where its own
-    broker listens for sites elsewhere, who show a certificate. Call it from the main
+    broker listens for sites elsewhere, who show a certificate. `enrol`: where they get one, at
+    a hub that is reached under these `names`, from an `authority` in this folder, None: its own. Call it from the main
     thread. Raises `ConfigError` for a wrong folder, address, database or broker, or a port in use; `RetryableError`
     where the database's server is away.
     """
@@ -55,56 +62,82 @@ def serve(
             Broker(broker, HUB).require_tls()
             if mqtts is not None:
                 raise ConfigError(f"--mqtts is for the hub's own broker, and {broker} is another")
+        for_sites = _for_sites(mqtts)
+        plan = make_plan(enrol, names, authority, path, for_sites)
+        enrol_socket = None if plan is None else stack.enter_context(bind_enrol(plan))
         folder = HubFolder(path)
         folder.lock()
         stack.callback(folder.unlock)
         brokers = BrokerFolder(folder.broker)
-        embedded = _Embedded(brokers, _for_sites(brokers, mqtts)) if broker == EMBEDDED else None
+        means = None
+        if plan is not None:
+            ca = open_authority(plan, folder.database if database is None else database, now_us(), say)
+            means = Means(plan, ca, folder.path, brokers)
+            means.equipment.refresh(now_us())
+            for file in means.equipment.foreign():
+                say(f"{file} is not of this hub's authority and stays as it is: sites that join may not come in by it")
+        tls = None if for_sites is None else TlsListener(*for_sites, brokers.tls)
+        hidden = [folder.path, *([means.authority.path] if means is not None else [])]
+        embedded = _Embedded(brokers, tls, hidden) if broker == EMBEDDED else None
         if embedded is not None:
             stack.callback(embedded.stop)
         url = embedded.url if embedded is not None else broker
-        hub = Hub(folder, brokers, url, database, WHOLE if workers == 1 else LEADER)
+        sites_url = enrol_url(plan, enrol_socket) if plan is not None and enrol_socket is not None else ""
+        hub = Hub(folder, brokers, url, database, WHOLE if workers == 1 else LEADER, means, sites_url)
         stack.callback(hub.close)
         crew = Crew(folder.path, brokers, url, database, workers if workers > 1 else 0, worker_command)
         stack.callback(crew.stop)
+        if means is not None:
+            hub.revoking.reconcile()
         hub.start()
         crew.start()
         server = HttpServer(make_app(hub), listening)
         stack.callback(server.close)
         server.start()
+        enrolling = None
+        if hub.enrolment is not None and enrol_socket is not None:
+            enrolling = EnrolServer(hub.enrolment, enrol_socket)
+            stack.callback(enrolling.close)
+            enrolling.start()
         facts = {
             "http": url_of(listening),
             "broker": hub.broker_url,
             "pid": os.getpid(),
             "director_key": hub.director_key,
         }
+        if enrolling is not None:
+            facts["enrol"] = sites_url
         folder.announce(facts)
         stack.callback(folder.withdraw)
         log.info("hub_ready", extra=facts)
         say(f"hub at {facts['http']}, broker at {facts['broker']}, token in {folder.token_file}")
+        if enrolling is not None:
+            say(f"sites join at {sites_url}")
         while not stop.wait(_LOOK_AGAIN_S):
             if embedded is not None:
                 embedded.look_after()
             crew.look_after()
+            hub.revoking.look_after()
+            if enrolling is not None:
+                enrolling.look_after()
         log.info("hub_stopping")
 
 
-def _for_sites(folder: BrokerFolder, mqtts: str | None) -> TlsListener | None:
+def _for_sites(mqtts: str | None) -> tuple[str, int] | None:
     if mqtts is None:
         return None
     host, port = host_and_port("--mqtts", mqtts, "0.0.0.0:8883")
     if port == 0:
         raise ConfigError("--mqtts: name a port, as in 0.0.0.0:8883: sites have to find it")
-    return TlsListener(host, port, folder.tls)
+    return host, port
 
 
 class _Embedded:
     """The broker child, started again on its port whenever it ends by itself."""
 
-    def __init__(self, folder: BrokerFolder, tls: TlsListener | None) -> None:
-        self._folder = folder
-        self._tls = tls
-        self._process = BrokerProcess(folder, tls=tls)
+    def __init__(self, folder: BrokerFolder, tls: TlsListener | None, hidden: Sequence[Path]) -> None:
+        self._folder, self._tls, self._hidden = folder, tls, hidden
+        self._process = BrokerProcess(folder, tls=tls, hidden=hidden)
         self.url = self._process.url
 
     def stop(self) -> None:
@@ -115,6 +148,6 @@ class _Embedded:
             return
         log.error("broker_ended", extra={"broker": self.url})
         try:
-            self._process = BrokerProcess(self._folder, self._process.port, self._process.kind, self._tls)
+            self._process = BrokerProcess(self._folder, self._process.port, self._process.kind, self._tls, self._hidden)
         except KitError as error:
             log.error("broker_not_started", extra={"reason": str(error)})

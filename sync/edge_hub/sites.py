@@ -1,22 +1,28 @@
 """The register of sites: who they are, how to reach the broker as one of them, and how each is doing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, case, func, select, tuple_
 
 from edge_hub import audit, incidents
 from edge_hub.broker import BrokerFolder
-from edge_hub.broker.roles import local_user
+from edge_hub.broker.roles import Role, local_user
+from edge_hub.enrol import tokens
+from edge_hub.enrol.revoking import Revoking
 from edge_hub.losses import UNKNOWN, summed
 from edge_hub.registry import row_of
-from edge_hub.schema import desired, gaps, quarantine, records, sites, streams
+from edge_hub.schema import certificates, desired, gaps, quarantine, records, sites, streams
 from edge_hub.store import Store, TakenError, UnknownError
 from edge_hub.tombstones import LET_GO
+from edge_models.errors import RejectedError
 from edge_sync.rows import record_id
 from edge_sync.topics import site_id
 
 MAX_PAGE = 1_000
+
+Invite = Callable[[Connection, int, str], dict[str, Any]]
+"""What a site may join with, made in the transaction that registers it, at this time (µs)."""
 
 _COLUMNS = ("at", "kind", "agent", "subject", "label", "score", "ref", "body", "received_us")
 
@@ -24,36 +30,61 @@ _COLUMNS = ("at", "kind", "agent", "subject", "label", "score", "ref", "body", "
 class Sites:
     """Registers sites and answers questions about them."""
 
-    def __init__(self, store: Store, broker: BrokerFolder, now_us: Callable[[], int]) -> None:
-        self._store, self._broker, self._now_us = store, broker, now_us
+    def __init__(
+        self, store: Store, brokers: BrokerFolder, now_us: Callable[[], int], revoking: Revoking | None = None
+    ) -> None:
+        """`revoking`: of a hub that enrols."""
+        self._store, self._brokers, self._now_us = store, brokers, now_us
+        self._revoking = revoking or Revoking(store, brokers, now_us)
 
-    def register(self, name: str, labels: Mapping[str, str], replace: bool, who: str) -> dict[str, str]:
+    def register(self, name: str, labels: Mapping[str, str], replace: bool, who: str) -> dict[str, Any]:
         """Make the site known and give it passwords, told this once; `replace` makes new ones for a known site.
 
-        Its journal key is forgotten then: it may be another machine, and the next checkpoint says which it has.
+        Its journal key is forgotten then: it may be another machine, and the next checkpoint says which it has. What
+        it had before, passwords and certificates, lets nobody in any more.
 
         Raises `RejectedError` for a name no site can have, `TakenError` for a known site without `replace`.
         """
-        site = site_id(name)
+        (made,) = self.register_all([(name, labels)], replace, who)
+        return made
+
+    def register_all(
+        self, wanted: Sequence[tuple[str, Mapping[str, str]]], replace: bool, who: str, invite: Invite | None = None
+    ) -> list[dict[str, Any]]:
+        """The same for many, all or none. With `invite` each gets what that makes, and no password of the hub's."""
+        names = [str(site_id(name)) for name, _ in wanted]
+        if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+            raise RejectedError(f"site {twice!r} is named twice")
+        superseded, made = [], []
         with self._store.writing() as db:
-            taken = db.scalar(select(sites.c.site).where(sites.c.site == site)) is not None
-            if taken and not replace:
-                raise TakenError(f'site {site!r} is registered already: ask with "replace" for new passwords')
             now_us = self._now_us()
-            if taken:
-                db.execute(sites.update().where(sites.c.site == site).values(labels=dict(labels), journal_key=None))
-            else:
-                db.execute(sites.insert().values(site=site, labels=dict(labels), created_us=now_us, online=False))
-            audit.note(db, now_us, who, "site registered", {"site": site, "again": taken})
+            known = set(db.scalars(select(sites.c.site).where(sites.c.site.in_(names))))
+            for site, (_, labels) in zip(names, wanted, strict=True):
+                if site in known and not replace:
+                    raise TakenError(f'site {site!r} is registered already: ask with "replace" for new passwords')
+                if site in known:
+                    anew = {"labels": dict(labels), "journal_key": None, "revoked_us": None}
+                    db.execute(sites.update().where(sites.c.site == site).values(anew))
+                    if self._revoking.take_back(db, site, "registered anew"):
+                        superseded.append(site)
+                    tokens.void(db, now_us, site)
+                else:
+                    db.execute(sites.insert().values(site=site, labels=dict(labels), created_us=now_us, online=False))
+                audit.note(db, now_us, who, "site registered", {"site": site, "again": site in known})
+                made.append({"site": site} | (invite(db, now_us, site) if invite is not None else {}))
         # After the commit: a password that was made for a registration that failed would lock the old one out.
-        local = local_user(site)
-        return {
-            "site": site,
-            "username": site,
-            "password": self._broker.add_user(site, "site", replace=True),
-            "local_username": local,
-            "local_password": self._broker.add_user(local, "local", replace=True),
-        }
+        joining = names if invite is not None else []
+        passwords: dict[str, Role] = {local_user(site): "local" for site in names}
+        if invite is None:
+            passwords |= dict.fromkeys(names, "site")
+        secrets = self._brokers.change(passwords=passwords, certificates=joining)
+        self._revoking.enforce(superseded)
+        for each in made:
+            site, local = each["site"], local_user(each["site"])
+            if invite is None:
+                each |= {"username": site, "password": secrets[site]}
+            each |= {"local_username": local, "local_password": secrets[local]}
+        return made
 
     def all(self) -> list[dict[str, Any]]:
         """Every site, in short."""
@@ -67,7 +98,12 @@ class Sites:
             row = row_of(db, site)
             wanted = db.execute(select(desired.c.generation, desired.c.release).where(desired.c.site == site)).first()
             held = select(streams).where(streams.c.site == site).order_by(streams.c.since_us.desc(), streams.c.lane)
+            newest = select(func.max(certificates.c.ends_us)).where(
+                certificates.c.site == site, certificates.c.revoked_us.is_(None)
+            )
             return _Counts(db, site).summary(row) | {
+                "revoked_us": row.revoked_us,
+                "certificate_ends_us": db.scalar(newest),
                 "created_us": row.created_us,
                 "epoch": row.epoch,
                 "heartbeat": row.heartbeat,

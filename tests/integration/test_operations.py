@@ -19,6 +19,7 @@ import yaml
 from edge_agent.config import load_site
 from edge_agent.memory.draft import Draft
 from edge_agent.memory.journal import Journal
+from edge_hub.broker.process import free_port
 from edge_models.errors import ConfigError
 from edge_sync.batch import encode
 from edge_sync.keep import DAY_US
@@ -120,6 +121,23 @@ def test_sign_and_bring_a_release_and_without_a_network(
     assert "labels the wrong shelf" in run(status)
     until(lambda: hub.api("GET", "/api/v1/sites/plant-01")["state"] == "rolled_back", "the hub to hear of it")
     assert runs() == 1
+
+
+def test_let_sites_on_other_machines_in(new_hub: Any, run: Callable[..., str], tmp_path: Path) -> None:
+    options = ("--mqtts", f"127.0.0.1:{free_port()}", "--enrol", f"127.0.0.1:{free_port()}", "--name", "localhost")
+    hub = new_hub(tmp_path / "HUB", *options).start()
+    make, tokens, void, revoke = lines("Let sites on other machines in")
+    run(make)
+    token = tmp_path / "shops.token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.read_text().startswith("EK1")
+    assert "_group-shops" in run(tokens)
+    run(void)
+    assert "void" in run(tokens)
+    run(revoke, code=1)
+    hub.api("POST", "/api/v1/sites", {"site": "plant-07", "join": True})
+    assert "plant-07" in run(revoke)
+    assert hub.api("GET", "/api/v1/sites/plant-07")["revoked_us"]
 
 
 def test_back_up_and_restore(hub: Any, run: Callable[..., str], tmp_path: Path) -> None:

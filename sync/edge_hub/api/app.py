@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge_hub.api import facts, keep, losses, releases, sites, trust, verify
+from edge_hub.api import enrol, facts, keep, losses, releases, sites, trust, verify
 from edge_hub.api.guard import Guard
 from edge_hub.api.replies import database_error, defect, http_error, kit_error, reply
 from edge_hub.hub import Hub
@@ -29,6 +29,7 @@ def make_app(hub: Hub) -> Starlette:
 
     return Starlette(
         routes=[
+            *enrol.routes(hub),
             *sites.routes(hub),
             *releases.routes(hub),
             *keep.routes(hub),

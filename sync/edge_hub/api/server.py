@@ -1,7 +1,9 @@
-"""The API's own thread: uvicorn on a socket that is bound already."""
+"""A server's own thread: uvicorn on a socket that is bound already."""
 
+import asyncio
 import logging
 import socket
+import ssl
 import threading
 import time
 
@@ -39,22 +41,37 @@ def url_of(listening: socket.socket) -> str:
 class HttpServer:
     """Serves `app`; owns the socket from `start` on."""
 
-    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
-        self._socket = listening
+    def __init__(
+        self,
+        app: ASGIApp,
+        listening: socket.socket,
+        name: str = "http",
+        tls: ssl.SSLContext | None = None,
+        protocol: type[asyncio.Protocol] | None = None,
+        most: int = 100,
+    ) -> None:
+        """`most`: connections at once. `tls` may be given other certificates while it serves."""
+        self._socket, self._name = listening, name
         # What goes wrong inside a request is logged once, by `replies.defect`.
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         config = uvicorn.Config(
             app,
+            http=protocol or "auto",
+            ws="none",
+            loop="asyncio",
+            proxy_headers=tls is None,  # a site speaks to us itself, and may not say that it is another
             log_config=None,
             access_log=False,
             lifespan="off",
             server_header=False,
-            limit_concurrency=100,
+            limit_concurrency=most,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=3,
         )
+        config.load()
+        config.ssl = tls
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="http", daemon=True)
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), name=name, daemon=True)
 
     def start(self) -> None:
         """Begin, and wait until it answers. Raises `RetryableError`."""
@@ -62,7 +79,7 @@ class HttpServer:
         deadline = time.monotonic() + START_S
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RetryableError("the API did not start")
+                raise RetryableError(f"the server {self._name!r} did not start")
             time.sleep(0.01)
 
     def close(self) -> None:

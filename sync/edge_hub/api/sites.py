@@ -1,21 +1,20 @@
 """`/api/v1/sites`: the register, and what each site delivered."""
 
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_hub.api.asked import body, known_parameters, number, record_key
+from edge_hub.api.enrol import JoinDays, Labels, inviting
 from edge_hub.api.replies import reply
+from edge_hub.enrol.tokens import DEFAULT_DAYS
 from edge_hub.hub import Hub
 from edge_hub.sites import MAX_PAGE
 from edge_models.errors import RejectedError
 
 _DEFAULT_PAGE = 100
-_Text = Annotated[str, Field(max_length=100)]
 
 
 class Registration(BaseModel):
@@ -23,9 +22,12 @@ class Registration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     site: str
-    labels: Annotated[dict[_Text, _Text], Field(max_length=50)] = {}
+    labels: Labels = {}
     replace: bool = False
-    """Make new passwords for a site that is known."""
+    """Make new passwords, or a new join token, for a site that is known."""
+    join: bool = False
+    """The site gets a certificate by itself, with a token that is good once and for `join_days`, and no password."""
+    join_days: JoinDays = DEFAULT_DAYS
 
 
 def routes(hub: Hub) -> list[Route]:
@@ -36,8 +38,9 @@ def routes(hub: Hub) -> list[Route]:
 
     async def register(request: Request) -> Response:
         asked = await body(request, Registration)
-        made = await run_in_threadpool(hub.sites.register, asked.site, asked.labels, asked.replace, "operator")
-        return reply(made | {"broker_url": hub.broker_url, "director_key": hub.director_key}, 201)
+        wanted, invite = [(asked.site, asked.labels)], inviting(hub, asked.join_days) if asked.join else None
+        (made,) = await run_in_threadpool(hub.sites.register_all, wanted, asked.replace, "operator", invite)
+        return reply({"broker_url": hub.broker_url, "director_key": hub.director_key} | made, 201)
 
     async def show(request: Request) -> Response:
         return reply(await run_in_threadpool(hub.sites.get, request.path_params["site"]))

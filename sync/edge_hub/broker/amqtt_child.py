@@ -37,7 +37,7 @@ class Users:
         """Whether there is such a user with this password."""
         self._refresh()
         user = self._users.get(name)
-        return user is not None and user.password.matches(password)
+        return user is not None and user.matches(password)
 
     def rules(self, name: str) -> tuple[Rule, ...]:
         """What the user may do."""

@@ -16,7 +16,12 @@ class User:
     """One user of the broker."""
 
     role: Role
-    password: PasswordHash
+    password: PasswordHash | None
+    """None: it comes by certificate only."""
+
+    def matches(self, password: str) -> bool:
+        """Whether this is its password."""
+        return self.password is not None and self.password.matches(password)
 
 
 def load_users(path: Path) -> dict[str, User]:
@@ -35,7 +40,9 @@ def load_users(path: Path) -> dict[str, User]:
 
 def dump_users(users: Mapping[str, User]) -> bytes:
     """The credentials file that holds these users."""
-    listed = {name: {"role": u.role, "password": u.password.as_text()} for name, u in sorted(users.items())}
+    listed = {
+        name: {"role": u.role, "password": u.password and u.password.as_text()} for name, u in sorted(users.items())
+    }
     return json.dumps({"users": listed}, indent=1).encode() + b"\n"
 
 
@@ -43,4 +50,4 @@ def _user(value: Any) -> User:
     role = value["role"]
     if role not in get_args(Role):
         raise ValueError(f"no role is named {role!r}")
-    return User(role, PasswordHash.from_text(value["password"]))
+    return User(role, None if value["password"] is None else PasswordHash.from_text(value["password"]))

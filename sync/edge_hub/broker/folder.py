@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class BrokerFolder:
         if self._known is None or self._known[0] != key:
             self._known = (key, self.users())
         user = self._known[1].get(name)
-        return user is not None and user.role == role and user.password.matches(password)
+        return user is not None and user.role == role and user.matches(password)
 
     def add_user(self, name: str, role: Role, replace: bool = False) -> str:
         """Add a user and return its password, which nobody can ask for again; a broker that runs knows it at once.
@@ -68,6 +68,44 @@ class BrokerFolder:
             self._write(users)
         self.reload()
         return password
+
+    def change(
+        self,
+        passwords: Mapping[str, Role] | None = None,
+        certificates: Collection[str] = (),
+        gone: Collection[str] = (),
+    ) -> dict[str, str]:
+        """In one step: these users get new passwords, which are returned; these sites come by certificate only; these
+        users are gone. A broker that runs knows it at once. Raises `ConfigError` for a name a role can't have.
+        """
+        made: dict[str, str] = {}
+        for name, role in (passwords or {}).items():
+            check_user(name, role)
+        for name in certificates:
+            check_user(name, "site")
+        with self._locked():
+            users = self.users()
+            for name, role in (passwords or {}).items():
+                made[name] = new_password()
+                users[name] = User(role, hash_password(made[name]))
+            users |= {name: User("site", None) for name in certificates}
+            for name in gone:
+                users.pop(name, None)
+            self._write(users)
+        self.reload()
+        return made
+
+    def put_back(self, names: Collection[str], before: Mapping[str, User]) -> None:
+        """Make users who are being ejected again what they were `before`; who was changed meanwhile stays so."""
+        with self._locked():
+            users = self.users()
+            for name in names:
+                if name in users and users[name].role == "ejected":
+                    del users[name]
+                    if name in before and before[name].role != "ejected":
+                        users[name] = before[name]
+            self._write(users)
+        self.reload()
 
     def service_user(self, name: str, role: Role) -> Path:
         """The file, mode 0600, that holds the password of a user on this machine; both are made where missing."""

@@ -86,8 +86,9 @@ def render_conf(folder: Path, port: int, tls: TlsListener | None = None) -> byte
 
 
 def render_passwd(users: Mapping[str, User]) -> bytes:
-    """The password file."""
-    return "".join(f"{name}:{user.password.as_text()}\n" for name, user in sorted(users.items())).encode()
+    """The password file, of those who have one."""
+    having = ((name, user.password) for name, user in sorted(users.items()))
+    return "".join(f"{name}:{password.as_text()}\n" for name, password in having if password is not None).encode()
 
 
 def render_acl(users: Mapping[str, User]) -> bytes:

@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
+from edge_hub.broker.fence import fence, has_fences
 from edge_hub.broker.folder import BrokerFolder
 from edge_hub.broker.lifeline import die_with_parent
 from edge_hub.broker.mosquitto import CONF, find_mosquitto, render_conf
@@ -34,17 +37,23 @@ class BrokerProcess:
     """A running broker. Start it from a thread that lives as long as the process: it ends with that thread."""
 
     def __init__(
-        self, folder: BrokerFolder, port: int = 0, prefer: Kind | None = None, tls: TlsListener | None = None
+        self,
+        folder: BrokerFolder,
+        port: int = 0,
+        prefer: Kind | None = None,
+        tls: TlsListener | None = None,
+        hidden: Collection[Path] = (),
     ) -> None:
         """Starts it and waits until it lets users in.
 
         `port`: on loopback; 0: the port of this folder's last broker if that is free, else any. `prefer` None:
-        mosquitto where it is installed. `tls`: where sites elsewhere come in. Raises `ConfigError` where that broker
-        can't run, or `RetryableError` where it does not get ready.
+        mosquitto where it is installed. `tls`: where sites elsewhere come in. `hidden`: folders that it can't look
+        into, but for its own, where the kernel has fences. Raises `ConfigError` where that broker can't run, or
+        `RetryableError` where it does not get ready.
         """
         self._folder = folder
         self._log = folder.path / "broker.log"
-        self._tls = tls
+        self._tls, self._hidden = tls, hidden
         self.kind: Kind = _choose(prefer)
         if tls is not None:
             tls.check()
@@ -101,15 +110,28 @@ class BrokerProcess:
         self.stop()
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
-        with self._log.open("wb") as log:
+        lifeline = die_with_parent()
+        with self._log.open("wb") as log, self._fenced() as close_in:
+
+            def first() -> None:  # between fork and exec: each only asks the kernel
+                if lifeline is not None:
+                    lifeline()
+                if close_in is not None:
+                    close_in()
+
             return subprocess.Popen(
                 self._command(port),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,  # Ctrl-C in a terminal is for the parent, which ends the broker last
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - only asks the kernel, see there
+                preexec_fn=first,  # noqa: PLW1509
             )
+
+    def _fenced(self) -> AbstractContextManager[Callable[[], None] | None]:
+        if not self._hidden or not has_fences():
+            return nullcontext()
+        return fence(self._hidden, [self._folder.path])
 
     def _command(self, port: int) -> list[str]:
         if self.kind == "mosquitto":

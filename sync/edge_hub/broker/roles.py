@@ -12,10 +12,11 @@ from typing import Literal, get_args
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.topics import ROOT, site_id
 
-Role = Literal["site", "hub", "local", "feeder", "probe"]
+Role = Literal["site", "hub", "local", "feeder", "probe", "ejected"]
 """`site`: a site's uplink. `hub`: the hub. `local`: a site's own sensors, machines and the site's ear for them.
 
-`feeder` replays sensor messages to every site; `probe` may only connect.
+`feeder` replays sensor messages to every site; `probe` may only connect. `ejected`: a `site` or `local` whose sessions
+are being ended.
 """
 
 Access = Literal["read", "write"]
@@ -50,7 +51,7 @@ def check_user(name: str, role: Role) -> None:
     if fixed is not None and name != fixed:
         raise ConfigError(f"broker user {name!r}: the user of role {role} is named {fixed}")
     if fixed is None:
-        site = name.removeprefix(_LOCAL) if role == "local" else name
+        site = name.removeprefix(_LOCAL) if role in ("local", "ejected") else name
         if role == "local" and site == name:
             raise ConfigError(f"broker user {name!r}: a user of role local is named {_LOCAL}SITE")
         try:
@@ -76,6 +77,7 @@ def rules(name: str, role: Role) -> tuple[Rule, ...]:
         "local": (Rule("read", f"local/{site}/#"), Rule("write", f"local/{site}/#")),
         "feeder": (Rule("read", "local/#"), Rule("write", "local/#")),
         "probe": (),
+        "ejected": (Rule("write", f"{ROOT}/{site}/up/presence"),),  # its will: that it is gone
     }
     return table[role]
 
