@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from edge_agent.enrol.address import enrol_address
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.keep import ALL, MAX_DAYS, Keep, KeepRule
 from edge_sync.mqtt import Broker
@@ -19,6 +20,12 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+IDENTITY = "identity"
+"""In the site's data folder: its key and certificate, where it has them from its hub."""
+
+_NOT_WITH_ENROL = ("username", "password_file", "ca_file", "cert_file", "key_file", "https")
+
+
 class HubLink(_Section):
     """The link to the hub. Paths are relative to the site file."""
 
@@ -29,6 +36,10 @@ class HubLink(_Section):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    enrol: str | None = None
+    """``https://HOST:8443``: the site gets its certificate there, and keeps it in ``DATA/identity``."""
+    join_token_file: Path | None = None
+    """What it joins with. Another token than the one it joined with has it join anew."""
     root: Path
     """The root of trust, `1.root.json` of the operator who ran `edge-agent trust init`, given to this site by hand."""
     https: str | None = None
@@ -38,6 +49,26 @@ class HubLink(_Section):
     """The most bytes of journal a second; no cap when left out."""
     update_byte_rate: Annotated[int, Field(ge=1_000, le=2**31)] | None = None
     """The most bytes of updates a second: the hub then serves this site alone, no faster. No cap when left out."""
+
+    @field_validator("enrol")
+    @classmethod
+    def _is_https(cls, value: str | None) -> str | None:
+        if value is not None:
+            enrol_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _is_one_way_to_prove_who_one_is(self) -> Self:
+        if self.enrol is None:
+            if self.join_token_file is not None:
+                raise ValueError("join_token_file needs enrol: the URL where the token counts")
+            return self
+        if not self.broker.startswith("mqtts://"):
+            raise ValueError("enrol gives a certificate: the broker has to be mqtts://HOST:8883")
+        for name in _NOT_WITH_ENROL:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} does not go with enrol: the site is who its certificate says")
+        return self
 
 
 class Endpoint(_Section):
@@ -149,11 +180,27 @@ class Site:
         except OSError as error:
             raise ConfigError(f"hub.root {path}: {error.strerror}") from None
 
+    @property
+    def identity(self) -> Path:
+        """The folder of what the site got from its hub by enrolment; it need not be there."""
+        return self.data / IDENTITY
+
     def broker(self) -> Broker:
         """How to reach the hub's broker. Raises `ConfigError` where the site has no hub or would speak in clear."""
         hub = self.config.hub
         if hub is None:
             raise ConfigError("this site file names no hub: add `hub:` with `broker` and `root`")
+        if hub.enrol is not None:
+            folder = self.identity
+            return Broker(
+                url=hub.broker,
+                client_id=self.config.site,
+                ca_file=folder / "ca.pem",
+                cert_file=folder / "certificate.pem",
+                key_file=folder / "key.pem",
+                enrolled=True,
+                reconnect_max_s=hub.reconnect_max_s,
+            )
         broker = Broker(
             url=hub.broker,
             client_id=self.config.site,

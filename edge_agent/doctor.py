@@ -11,7 +11,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from edge_agent.brain import deploy
-from edge_agent.config import Site
+from edge_agent.config import HubLink, Site
+from edge_agent.enrol.address import enrol_address
 from edge_agent.memory.damage import read_mark
 from edge_agent.memory.lock import is_locked
 from edge_agent.memory.outbox import streams
@@ -28,6 +29,14 @@ from edge_sync.rows import ERASED, EXPIRED
 
 CONNECT_S = 3.0
 """How long a broker may take to answer."""
+
+_MEND_THE_WAY = "check cable, modem and firewall; the site goes on without it"
+
+_LATE_US = 10 * 86_400_000_000
+"""So long after it was due, a certificate that was not renewed is told of: a site may be without its hub for days."""
+
+_SOON_US = 30 * 86_400_000_000
+"""So long before its end, a certificate that nobody renews by itself is told of."""
 
 NOT_BEFORE_US = 1_767_225_600_000_000
 """2026-01-01 UTC: a clock before this software existed is wrong. Source: the first release's year."""
@@ -55,7 +64,7 @@ def examine(site: Site) -> list[Finding]:
 
 
 def _clock(_: Site) -> Iterator[Finding]:
-    now_us = time.time_ns() // 1000
+    now_us = _now_us()
     shown = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     if now_us < NOT_BEFORE_US:
         yield Finding("fail", "clock", f"it is {shown} here", "set the clock, or let chrony reach a time server")
@@ -110,7 +119,7 @@ def _memory(site: Site) -> Iterator[Finding]:
     if wear.decided:
         text = f"{wear.per_decision / 1000:.1f} kB written for each decision, {wear.decided} of them counted"
         yield Finding("ok", "wear", text)
-    if newest is not None and newest > time.time_ns() // 1000 + 60_000_000:
+    if newest is not None and newest > _now_us() + 60_000_000:
         yield Finding("warn", "clock", "records are newer than this clock", "the clock was set back: set it right")
     if evicted:
         yield Finding(
@@ -183,7 +192,54 @@ def _hub(site: Site) -> Iterator[Finding]:
         yield Finding("ok", "hub", "none: this site runs alone")
         return
     host, port, _ = site.broker().address()
-    yield _reach("hub", host, port, "check cable, modem and firewall; the site goes on without it")
+    yield _reach("hub", host, port, _MEND_THE_WAY)
+    if site.config.hub.enrol is not None:
+        yield _reach("enrolment", *enrol_address(site.config.hub.enrol), _MEND_THE_WAY)
+
+
+def _certificate(site: Site) -> Iterator[Finding]:
+    from edge_agent.enrol.standing import certificate_standing  # noqa: PLC0415 - X.509 is not every site's
+
+    hub, now_us = site.config.hub, _now_us()
+    found = certificate_standing(site, now_us)
+    if hub is None or found is None:
+        return
+    by_hand = "edge-agent node renew SITE.yaml" if hub.enrol is not None else "put a new one there: it counts at once"
+    if found.ends_us is None:
+        yield _no_certificate(hub, found.token)
+        return
+    ends = f"it ends {_day(found.ends_us)}"
+    if found.state == "not_begun":
+        yield Finding("warn", "certificate", f"{ends}, and has not begun by this clock", "set the clock")
+    elif found.state == "ended":
+        yield Finding("fail", "certificate", f"it ended {_day(found.ends_us)}: the hub's broker refuses it", by_hand)
+    elif found.renew_us is not None and now_us >= found.renew_us + _LATE_US:
+        what = f"{ends}, and should have been renewed {_day(found.renew_us)}"
+        yield Finding("warn", "certificate", what, f"see that {hub.enrol} can be reached, then: {by_hand}")
+    elif found.renew_us is None and now_us >= found.ends_us - _SOON_US:
+        yield Finding("warn", "certificate", ends, by_hand)
+    else:
+        renewed = f", and is renewed from {_day(found.renew_us)}" if found.renew_us is not None else ""
+        yield Finding("ok", "certificate", ends + renewed)
+
+
+def _no_certificate(hub: HubLink, token: str) -> Finding:
+    if hub.enrol is None:
+        return Finding("fail", "certificate", f"hub.cert_file {hub.cert_file} is not there", "put it there")
+    if token == "none":  # noqa: S105 - no password
+        what = f"none, and no join token in {hub.join_token_file or 'the site file'}"
+        remedy = "get a token where the hub is, then: edge-agent node join SITE.yaml --token FILE"
+        return Finding("fail", "certificate", what, remedy)
+    remedy = "a site that runs tries by itself; edge-agent node join SITE.yaml says why it can't"
+    return Finding("fail", "certificate", "none yet: this site has not joined its hub", remedy)
+
+
+def _day(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d")
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _endpoints(site: Site) -> Iterator[Finding]:
@@ -204,6 +260,7 @@ _LOOKS: tuple[Callable[[Site], Iterator[Finding]], ...] = (
     _release,
     _agents,
     _hub,
+    _certificate,
     _endpoints,
 )
 

@@ -1,4 +1,4 @@
-"""What of a site talks with its hub: the uplink, the updates, the fleet's facts; made together, started in order."""
+"""What of a site talks with its hub: certificate, uplink, updates, fleet facts; made together, started in order."""
 
 import random
 import time
@@ -6,7 +6,11 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from edge_agent.config import HubLink, Site
+from edge_agent.enrol.schedule import Act, Held
+from edge_agent.enrol.service import EnrolmentService
+from edge_agent.enrol.start import asked_by
 from edge_agent.fleet_facts import FleetFactsService
+from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.facts import Facts
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.schema import reading
@@ -81,14 +85,21 @@ class HubSide:
         self.uplink.on_trust, self.uplink.on_desired = self.updates.trust, self.updates.desired
         self.uplink.on_chunk, self.uplink.on_up = self.updates.chunk, self.updates.link_up
         self.uplink.on_facts, self.uplink.facts_version = self._fleet_facts.heard, lambda: facts.fleet_version
+        self.enrolment = self._enrolment(site, journal, now_us)
 
     def start(self) -> None:
-        """Begin; the link last, so that whoever is meant hears its first words."""
+        """Begin; the link last, so that whoever is meant hears its first words.
+
+        A site that has no certificate yet connects when it has one.
+        """
         self._fleet_facts.start()
         if self._https is not None:
             self._https.start()
         self.updates.start()
-        self.uplink.start()
+        if self.enrolment is None:
+            self.uplink.start()
+        else:
+            self.enrolment.start()
 
     def end_updates(self) -> None:
         """Take nothing new: before the agents end."""
@@ -98,14 +109,37 @@ class HubSide:
 
     def close(self, drain_s: float) -> None:
         """Let the hub have the last records if it is there, and end."""
+        if self.enrolment is not None:
+            self.enrolment.close()
         self.uplink.close(drain_s)
         self._fleet_facts.close()
+
+    def _enrolment(self, site: Site, journal: Journal, now_us: Callable[[], int]) -> EnrolmentService | None:
+        """Who looks after the certificate, where it comes from the hub."""
+        asked = asked_by(site)
+        if asked is None:
+            return None
+        return EnrolmentService(
+            asked,
+            now_us,
+            online=lambda: self.uplink.online,
+            on_identity=self.uplink.start,
+            on_got=lambda act, held: journal.later([certificate_event(act, held, now_us())]),
+            on_refused=Refusals(journal, now_us, time.monotonic, "enrolment_refused").add,
+        )
 
     def _take_chunk(self, message: bytes) -> bool:
         return self.updates.chunk(message)
 
     def _want(self, document: bytes) -> None:
         self.uplink.publish("want", document)
+
+
+def certificate_event(act: Act, held: Held, at_us: int) -> Draft:
+    """The record of a certificate that came."""
+    body = to_body({"renew_us": held.renew_us, "ends_us": held.ends_us})
+    label = "joined" if act == "join" else "certificate_renewed"
+    return Draft("decision", "event", JOURNAL_AGENT, at_us, body, label=label)
 
 
 def _by_https(site: Site, hub: HubLink, chunk: Callable[[bytes], bool]) -> HttpsChunks | None:

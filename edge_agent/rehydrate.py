@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from edge_agent.config import Site
+from edge_agent.enrol.identity import CERTIFICATE
 from edge_agent.memory.damage import sync_folder
 from edge_agent.memory.entries import entry, insert
 from edge_agent.memory.schema import open_writer
@@ -54,6 +55,9 @@ def rehydrate(
     """
     path, hub = site.data / "memory.db", site.config.hub
     if hub is None or trusted is None or path.exists():
+        return None
+    if hub.enrol is not None and not (site.identity / CERTIFICATE).exists():
+        log.warning("started_without_memory", extra={"reason": "this site has no certificate yet"})
         return None
     back = _ask(site, trusted, stopping)
     if back is None:

@@ -12,7 +12,8 @@ from edge_agent.actor import Actor
 from edge_agent.api.server import LocalApi
 from edge_agent.brain import Deployment, deploy, give_back_memory
 from edge_agent.config import Site
-from edge_agent.hub_side import HubSide
+from edge_agent.enrol.start import settle
+from edge_agent.hub_side import HubSide, certificate_event
 from edge_agent.inference.prepared import FOLDER, PreparedGraphs
 from edge_agent.inference.registry import Models
 from edge_agent.memory.checkpoint import KEY_FILE, Checkpointer
@@ -72,6 +73,7 @@ class SiteProcess:
         try:
             if site.config.hub is not None:
                 self._trusted = Trusted(site.data / "trust", site.trust_root(), now_us)
+            joined = settle(site, stopping)
             mended, back = self._open_memory(site.data / "memory.db", stopping)
         except BaseException:
             os.close(self._lock)
@@ -88,6 +90,8 @@ class SiteProcess:
             if back is not None:
                 event = Draft("decision", "event", JOURNAL_AGENT, now_us(), to_body(back), label="rehydrated")
                 self.journal.write([event])
+            if joined is not None:
+                self.journal.write([certificate_event("join", joined, now_us())])
             self._facts = Facts(self.journal, now_us)
             context = ToolContext(site.config.site, site.endpoint, self._facts.set, now_us)
             self._tools = make_tools(site.config.grants, context)
@@ -253,7 +257,8 @@ class SiteProcess:
                 raise ConfigError(f"api.token_file {token_file}: {error.strerror}") from None
         first = self._deployment.release.release
         uplink, updates = (self.hub.uplink, self.hub.updates) if self.hub is not None else (None, None)
-        watched = Watched(self.site, self.journal, self._wear, self.supervisor, uplink, updates, first)
+        enrolment = self.hub.enrolment if self.hub is not None else None
+        watched = Watched(self.site, self.journal, self._wear, self.supervisor, uplink, updates, first, enrolment)
         show, measure = partial(status, watched), partial(families, watched)
         return LocalApi(self.models, show, measure, config.host, config.port, token)
 

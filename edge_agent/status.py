@@ -9,6 +9,7 @@ from importlib.metadata import version
 from edge_agent.api.metrics import Family, Sample
 from edge_agent.api.status import AgentStatus, HubStatus, LastDecision, MemoryStatus, ReleaseStatus, Status
 from edge_agent.config import Site
+from edge_agent.enrol.service import EnrolmentService
 from edge_agent.loop import Loop
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.wear import WearMeter
@@ -42,6 +43,8 @@ class Watched:
     updates: UpdateService | None
     first_release: int
     """What ran when the process began."""
+    enrolment: EnrolmentService | None = None
+    """None where the site gets no certificate from its hub."""
 
     @property
     def release(self) -> int:
@@ -101,6 +104,9 @@ def families(process: Watched) -> Iterable[Family]:
     if process.uplink is not None:
         yield _gauge("edge_outbox_rows", "Records the hub has not acknowledged.", process.uplink.backlog())
         yield _gauge("edge_hub_online", "Whether the link to the hub is up.", int(process.uplink.online))
+    if process.enrolment is not None and process.enrolment.held is not None:
+        ends_s = process.enrolment.held.ends_us / 1e6
+        yield _gauge("edge_certificate_ends_timestamp_seconds", "When the site's certificate ends, UTC.", ends_s)
 
 
 def _gauge(name: str, text: str, value: float) -> Family:
@@ -147,7 +153,10 @@ def _hub(process: Watched) -> HubStatus | None:
     uplink, hub = process.uplink, process.site.config.hub
     if uplink is None or hub is None:
         return None
-    return {"connected": uplink.online, "address": hub.broker, "backlog_rows": uplink.backlog()}
+    shown: HubStatus = {"connected": uplink.online, "address": hub.broker, "backlog_rows": uplink.backlog()}
+    if process.enrolment is not None and process.enrolment.problem is not None:
+        shown["certificate"] = process.enrolment.problem
+    return shown
 
 
 def _release(process: Watched) -> ReleaseStatus:

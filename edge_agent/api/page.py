@@ -59,6 +59,7 @@ def _hub(hub: HubStatus) -> str:
     if not connected and "autonomy_s" in hub:
         remarks.append(f"can go on alone for {_duration(hub['autonomy_s'])}")
     remarks += [hub["address"]] if "address" in hub else []
+    remarks += [f"certificate: {hub['certificate']}"] if "certificate" in hub else []
     return _card("Hub", "Connected" if connected else "Not connected", remarks, "ok" if connected else "attention")
 
 

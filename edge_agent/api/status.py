@@ -17,6 +17,8 @@ class HubStatus(TypedDict, total=False):
     """Records the hub has not acknowledged."""
     autonomy_s: float
     """How long the site may go on without the hub, by its disk."""
+    certificate: str
+    """Why it has no certificate, or no newer one, where it was tried in vain."""
 
 
 class ReleaseStatus(TypedDict, total=False):

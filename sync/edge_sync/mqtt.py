@@ -3,7 +3,8 @@
 paho's callbacks only pass events on: an exception in one would end paho's thread while it still claims to
 be connected, so whatever a listener raises is logged and goes no further. Reconnection is paho's; sessions are
 clean; nothing of value rests in paho's queue, and what was not acknowledged when a connection broke is never sent
-again by itself: a command to a machine must not arrive an hour late.
+again by itself: a command to a machine must not arrive an hour late. A client's certificate is read again for each
+connection, so that one that was renewed counts from the next on.
 """
 
 import ipaddress
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +25,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_models.errors import ConfigError
+from edge_sync.enrol.clockless import leave_time_out
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class Broker:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    enrolled: bool = False
+    """The files come from enrolment: they may not be there yet, and count whatever this machine's clock says."""
     reconnect_max_s: int = 30
     keepalive_s: int = 30
 
@@ -112,10 +117,42 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class _Bounded(paho.Client):
-    """Reads no packet that is larger than `max_packet_bytes`: paho would take all of it into memory first."""
+class _Client(paho.Client):
+    """Reads no packet that is larger than `max_packet_bytes`: paho would take all of it into memory first.
+
+    Makes a TLS context for each connection where it is told how: paho would keep its first, and that certificate.
+    """
 
     max_packet_bytes = 0
+    new_context: Callable[[], ssl.SSLContext] | None = None
+    why = ""
+    """Why the last connection was none, where TLS or its files are the reason."""
+
+    def _create_socket(self) -> Any:
+        self.why = ""
+        try:
+            if self.new_context is not None:
+                self._ssl_context = self.new_context()
+            return super()._create_socket()
+        except ConfigError as error:
+            self.why = str(error)
+            raise ConnectionError(self.why) from None
+        except ssl.SSLCertVerificationError as error:
+            self.why = f"its certificate does not count: {error.verify_message}"
+            raise
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        """As paho's, which leaves a connection open where the handshake fails."""
+        if self._ssl_context is None:
+            raise ValueError("no TLS context")
+        connection = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
+        try:
+            connection.settimeout(self._connect_timeout)
+            connection.do_handshake()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if self._in_packet["have_remaining"] and self._in_packet["remaining_length"] > self.max_packet_bytes:
@@ -136,7 +173,8 @@ class Link:
     ) -> None:
         """Opens nothing yet; `will` is asked before each connection, so that each can have one of its own.
 
-        Raises `ConfigError` for a wrong URL and for files that cannot be read.
+        Raises `ConfigError` for a wrong URL and for files that cannot be read; those of enrolment are first read when
+        it connects.
         """
         self._broker = broker
         self._on_event = on_event
@@ -149,7 +187,7 @@ class Link:
         self._refused = False
         self._refusals = 0
         self._breaks = 0
-        client = _Bounded(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=broker.client_id,
             clean_session=True,
@@ -164,7 +202,9 @@ class Link:
         if broker.username is not None:
             client.username_pw_set(broker.username, _read_secret(broker.password_file))
         if tls:
-            client.tls_set_context(_tls_context(broker))
+            client.tls_set_context(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if broker.enrolled else _tls_context(broker))
+            if broker.cert_file is not None:
+                client.new_context = partial(_tls_context, broker)
         self._will = will
         client.on_pre_connect = self._about_to_connect
         client.on_connect, client.on_connect_fail = self._connected, self._connect_failed
@@ -287,7 +327,8 @@ class Link:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _connect_failed(self, _client: paho.Client, _user: Any) -> None:
-        self._tell(Down(f"no connection to {self._broker.url}"))
+        why = self._client.why
+        self._tell(Down(f"no connection to {self._broker.url}" + (f": {why}" if why else "")))
 
     def _disconnected(self, _client: paho.Client, _user: Any, _flags: Any, code: Any, _props: Any) -> None:
         self._up = False
@@ -317,6 +358,8 @@ def _read_secret(path: Path | None) -> str | None:
 def _tls_context(broker: Broker) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=broker.ca_file)
+        if broker.enrolled:
+            leave_time_out(context)
         if broker.cert_file is not None:
             context.load_cert_chain(broker.cert_file, broker.key_file)
     except OSError as error:  # ssl.SSLError is one
