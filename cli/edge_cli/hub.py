@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edge_cli import hub_authority, hub_backup
+from edge_cli import hub_authority, hub_backup, hub_manifests, hub_secrets, hub_work
 from edge_cli.logs import log_to_stderr
 from edge_cli.output import talk
 from edge_models.errors import ConfigError
@@ -14,6 +14,9 @@ from edge_models.errors import ConfigError
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The hub.")
 app.command("backup")(hub_backup.backup)
 app.command("restore")(hub_backup.restore)
+app.command("manifests")(hub_manifests.command)
+app.command("take-secrets")(hub_secrets.command)
+app.command("work")(hub_work.command)
 app.add_typer(hub_authority.app, name="ca")
 
 

@@ -1,9 +1,10 @@
-"""Which addresses a site's pod may open a connection to: its brokers, and no others."""
+"""Which addresses a site's pod may open a connection to: its brokers and where it enrols, and no others."""
 
 import ipaddress
-from typing import Any
+from collections.abc import Iterable
 
-from edge_k3s.spec import Account, KitSpec
+from edge_k3s.bases import Object
+from edge_k3s.spec import Account, Enrolment, KitSpec
 from edge_models.errors import ConfigError
 
 ANYWHERE = ("0.0.0.0/0", "::/0")
@@ -20,31 +21,44 @@ def check_networks(networks: tuple[str, ...]) -> None:
             raise ConfigError(f"network {network!r}: {error}: write it as in 203.0.113.0/24") from None
 
 
-def broker_rules(spec: KitSpec) -> list[dict[str, Any]]:
-    """NetworkPolicy egress rules for the hub's broker and for the site's own, where it is another one."""
-    rules = [_rule(spec.hub, spec.hub_networks or _networks(spec.hub, ANYWHERE))]
-    if (spec.local.host, spec.local.port) != (spec.hub.host, spec.hub.port):
+def broker_rules(spec: KitSpec) -> list[Object]:
+    """NetworkPolicy egress rules for the hub's broker, its enrolment, and the site's own broker if it is another one.
+
+    One inside the site's cluster has a policy of its own.
+    """
+    rules = [_rule(server, spec.hub_networks or _networks(server, ANYWHERE)) for server in _of_hub(spec)]
+    if spec.pod.sensors is None and (spec.local.host, spec.local.port) != (spec.hub.host, spec.hub.port):
         rules.append(_rule(spec.local, _networks(spec.local, PRIVATE)))
     return [rule for rule in rules if rule["to"]]
 
 
 def opens_anywhere(spec: KitSpec) -> bool:
-    """Whether the hub's broker has a name and no networks, so that its port is open to every address."""
-    return not spec.hub_networks and _networks(spec.hub, ANYWHERE) == ANYWHERE
+    """Whether a server of the hub has a name and no networks, so that its port is open to every address."""
+    return not spec.hub_networks and any(_networks(server, ANYWHERE) == ANYWHERE for server in _of_hub(spec))
 
 
-def _networks(account: Account, by_name: tuple[str, ...]) -> tuple[str, ...]:
-    """The account's address as networks; `by_name` where only DNS knows it; none on loopback, which no policy stops."""
-    if account.on_this_machine:
-        return ()
+def blocks(networks: Iterable[str]) -> list[Object]:
+    """The networks as a rule's ``to`` or ``from``."""
+    return [{"ipBlock": {"cidr": network}} for network in networks]
+
+
+def ports(*numbers: int) -> list[Object]:
+    """TCP ports as a rule's ``ports``."""
+    return [{"protocol": "TCP", "port": number} for number in numbers]
+
+
+def _of_hub(spec: KitSpec) -> tuple[Account | Enrolment, ...]:
+    return (spec.hub,) if spec.enrol is None else (spec.hub, spec.enrol)
+
+
+def _networks(server: Account | Enrolment, by_name: tuple[str, ...]) -> tuple[str, ...]:
+    """The server's address as networks; `by_name` where only DNS knows it; none on loopback, which no policy stops."""
     try:
-        return (str(ipaddress.ip_network(account.host)),)
+        address = ipaddress.ip_address(server.host)
     except ValueError:
-        return by_name
+        return () if server.host == "localhost" else by_name
+    return () if address.is_loopback else (str(ipaddress.ip_network(address)),)
 
 
-def _rule(account: Account, networks: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "to": [{"ipBlock": {"cidr": network}} for network in networks],
-        "ports": [{"protocol": "TCP", "port": account.port}],
-    }
+def _rule(server: Account | Enrolment, networks: tuple[str, ...]) -> Object:
+    return {"to": blocks(networks), "ports": ports(server.port)}

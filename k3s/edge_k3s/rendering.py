@@ -4,24 +4,25 @@ Edits are made on parsed values, never on text; the same spec always gives the s
 """
 
 import base64
-import copy
-import functools
-import hashlib
-from pathlib import Path
-from typing import Any
+import re
 
-import yaml
-
+from edge_k3s.bases import Object, by_name, mark_content, read_base, set_instance, settings
 from edge_k3s.network import broker_rules
+from edge_k3s.sensors import at_own_broker, check_sensors, sensor_objects
 from edge_k3s.sitefile import POD, site_file
 from edge_k3s.spec import KitSpec
 from edge_k3s.yamltext import dump, dump_all
-
-Object = dict[str, Any]
+from edge_models.errors import ConfigError
 
 NAMESPACE = "edge-agent"
 DATA_FILE, SECRETS_FILE, SITE_FILE = "00-namespace-and-data.yaml", "05-secrets.yaml", "10-site.yaml"
 """k3s takes a file's name up to its first dot for the name of what it deployed, and works in this order."""
+
+SENSORS_FILE, MONITORING_FILE = "15-sensors.yaml", "20-monitoring.yaml"
+"""Where the site has them."""
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A namespace's name. Source: RFC 1123 section 2.1, in lower case as Kubernetes wants it."""
 
 _HEADERS = {
     DATA_FILE: (
@@ -34,73 +35,68 @@ _HEADERS = {
         "The site: its configuration, its one pod, and what the pod may do. No secrets.\n"
         "Made by `edge-agent node provision`; what may be edited here is in k3s/README.md."
     ),
+    SENSORS_FILE: "The broker of the site's own sensors and machines: works with no link to the hub. No secrets.",
+    MONITORING_FILE: "For the site's Prometheus. A file of its own: without its operator k3s would refuse all of it.",
 }
 
 
-def base_folder() -> Path:
-    """The folder of kustomize bases: beside this package in a checkout, inside it when installed from a wheel."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "manifests", package.parent / "manifests"):
-        if folder.is_dir():
-            return folder
-    raise RuntimeError("edge_k3s was installed without its manifests")
-
-
-def read_base(role: str) -> list[Object]:
-    """Every object of ``manifests/ROLE``, in the order of its kustomization; the caller may change them."""
-    return copy.deepcopy(_parse_base(role))
-
-
-@functools.cache  # three quarters of a kit's time, and hundreds are made in one go
-def _parse_base(role: str) -> list[Object]:
-    folder = base_folder() / role
-    resources = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))["resources"]
-    texts = ((folder / name).read_text("utf-8") for name in resources)
-    return [document for text in texts for document in yaml.safe_load_all(text)]
-
-
 def render(spec: KitSpec) -> dict[str, str]:
-    """File name → text of the site's manifests, ready for k3s's auto-deploy folder."""
-    objects = {(item["kind"], item["metadata"]["name"]): item for item in read_base("site")}
-    config, secret = _config_map(spec), _secret(spec)
+    """File name → text of the site's manifests, ready for k3s's auto-deploy folder.
+
+    Raises `ConfigError` for options of the pod that a cluster would refuse.
+    """
+    _check(spec)
+    objects = by_name(read_base("site"))
+    site = objects["Deployment", "site"]
+    config = settings("ConfigMap", site, "site-config", _config(spec))
+    secret = settings("Secret", site, "site-secrets", {name: _base64(value) for name, value in spec.secrets.items()})
 
     objects["NetworkPolicy", "site"]["spec"]["egress"] += broker_rules(spec)
-    template = objects["Deployment", "site"]["spec"]["template"]
-    template["spec"]["containers"][0]["image"] = spec.image
+    site["spec"]["template"]["spec"]["containers"][0]["image"] = spec.image
+    if spec.pod.gpus:
+        _give_gpus(site, spec.pod.gpus)
     # A changed configuration or password changes the pod's template, so that the pod is replaced by one that reads it.
-    template["metadata"]["annotations"] = {"edge-agent-kit/config-sha256": _digest(config, secret)}
+    mark_content(site, config, secret)
 
     data = [objects.pop(("Namespace", NAMESPACE)), objects.pop(("PersistentVolumeClaim", "site-data"))]
     files = {DATA_FILE: data, SECRETS_FILE: [secret], SITE_FILE: [config, *objects.values()]}
-    for item in (item for items in files.values() for item in items):
-        item["metadata"]["labels"]["app.kubernetes.io/instance"] = spec.site
-    template["metadata"]["labels"]["app.kubernetes.io/instance"] = spec.site
+    if spec.pod.sensors is not None:
+        users, files[SENSORS_FILE] = sensor_objects(spec, spec.pod.sensors)
+        files[SECRETS_FILE].append(users)
+    if spec.pod.monitoring is not None:
+        files[MONITORING_FILE] = _monitoring(spec.pod.monitoring)
+    for items in files.values():
+        set_instance(items, spec.site)
     return {name: dump_all(items, _HEADERS[name]) for name, items in files.items()}
 
 
-def _config_map(spec: KitSpec) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata("site-config"),
-        "data": {"site.yaml": dump(site_file(spec, POD)), "root.json": spec.root.decode()},
-    }
+def _check(spec: KitSpec) -> None:
+    check_sensors(spec)
+    if spec.pod.gpus < 0:
+        raise ConfigError(f"gpus {spec.pod.gpus}: write how many GPUs of the node the pod has, 0 for none")
+    if spec.pod.monitoring is not None and not _LABEL.fullmatch(spec.pod.monitoring):
+        raise ConfigError(f"monitoring {spec.pod.monitoring!r}: write the name of a namespace, as in monitoring")
 
 
-def _secret(spec: KitSpec) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": _metadata("site-secrets"),
-        "type": "Opaque",
-        "data": {name: base64.b64encode(value.encode()).decode() for name, value in spec.secrets.items()},
-    }
+def _config(spec: KitSpec) -> dict[str, str]:
+    return {"site.yaml": dump(site_file(at_own_broker(spec), POD)), "root.json": spec.root.decode()}
 
 
-def _metadata(name: str) -> Object:
-    labels = {"app.kubernetes.io/name": "edge-agent", "app.kubernetes.io/component": "site"}
-    return {"name": name, "namespace": NAMESPACE, "labels": labels}
+def _give_gpus(site: Object, count: int) -> None:
+    """k3s finds NVIDIA's runtime by itself; a pod still has to ask for it, and for the driver's libraries."""
+    pod = site["spec"]["template"]["spec"]
+    pod["runtimeClassName"] = "nvidia"
+    container = pod["containers"][0]
+    container["env"].append({"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"})
+    container["resources"]["limits"]["nvidia.com/gpu"] = str(count)
 
 
-def _digest(*objects: Object) -> str:
-    return hashlib.sha256("".join(dump(item) for item in objects).encode()).hexdigest()
+def _monitoring(namespace: str) -> list[Object]:
+    objects = by_name(read_base("site-monitoring"))
+    rule = objects["NetworkPolicy", "monitoring-to-site"]["spec"]["ingress"][0]
+    rule["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] = namespace
+    return list(objects.values())
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

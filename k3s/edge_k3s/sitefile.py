@@ -51,12 +51,7 @@ def site_file(spec: KitSpec, place: Place) -> dict[str, Any]:
         "site": spec.site,
         "labels": dict(sorted(spec.labels.items())),
         "data": place.data,
-        "hub": {
-            "broker": spec.hub.url,
-            "username": spec.hub.username,
-            "password_file": f"{place.secrets}/hub.password",
-            "root": place.root,
-        },
+        "hub": _hub(spec, place),
         "release": spec.release,
         "agents": [
             {
@@ -71,6 +66,14 @@ def site_file(spec: KitSpec, place: Place) -> dict[str, Any]:
         "grants": sorted(set(spec.grants)),
         "api": api,
     }
+
+
+def _hub(spec: KitSpec, place: Place) -> dict[str, Any]:
+    if spec.enrol is None:
+        account = {"username": spec.hub.username, "password_file": f"{place.secrets}/hub.password"}
+    else:  # the certificate it gets lies in its data folder
+        account = {"enrol": spec.enrol.url, "join_token_file": f"{place.secrets}/join.token"}
+    return {"broker": spec.hub.url, **account, "root": place.root}
 
 
 def _endpoint(spec: KitSpec, place: Place) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import typer
 
 from edge_cli.main import COMMANDS
 
-NO_DATA = {"run", "hub serve"}
+NO_DATA = {"run", "hub serve", "hub work"}
 """Commands that answer nothing: they run until they are stopped."""
 
 
@@ -34,12 +34,14 @@ ALL = dict(commands())
 
 def test_the_commands_are_those_the_design_names() -> None:
     assert set(ALL) == {
-        "demo", "run", "infer", "doctor", "hub serve", "node provision", "model build", "model inspect",
+        "demo", "run", "infer", "doctor", "hub serve", "node provision", "node check", "node install", "node join",
+        "node renew", "node status", "node upgrade", "node retire", "model build", "model inspect",
         "model import", "model quantize", "model evaluate", "model pack", "model verify", "model unpack",
         "policy check", "policy test", "release create", "release push", "fleet ls", "fleet show", "fleet verify",
         "fleet losses", "fleet explain", "fleet facts", "fleet fact set", "fleet fact delete", "fleet fact ls",
         "memory tail", "memory explain", "memory verify", "memory erase",
-        "hub backup", "hub restore", "fleet keep ls", "fleet keep rm", "fleet erase",
+        "hub backup", "hub restore", "hub manifests", "hub take-secrets", "hub work", "hub ca init", "fleet revoke",
+        "fleet tokens", "fleet token make", "fleet token rm", "fleet keep ls", "fleet keep rm", "fleet erase",
         "model publish", "policy publish", "agents publish",
         "trust init", "trust status", "trust rotate", "trust add-key", "trust revoke-key", "trust renew",
         "trust withdraw", "trust push",

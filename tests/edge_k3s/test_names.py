@@ -1,10 +1,12 @@
 import re
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_k3s.names import check_image, check_labels, check_site, parse_labels
+from edge_k3s.names import check_file, check_image, check_labels, check_site, check_time, minor_of, parse_labels
 from edge_models.errors import ConfigError
 
 DNS_LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -78,3 +80,32 @@ def test_images_with_a_tag_that_stays(image: str) -> None:
 def test_images_that_could_be_anything(image: str) -> None:
     with pytest.raises(ConfigError, match="a tag that never moves"):
         check_image(image)
+
+
+@pytest.mark.parametrize("text", ["03:00", "Sun 03:00", "Mon..Fri 23:59", "Sat,Sun 00:00", "Mon..Wed,Sun 02:30"])
+def test_times_that_systemd_reads(text: str) -> None:
+    check_time(text)
+    if shutil.which("systemd-analyze"):
+        subprocess.run(["systemd-analyze", "calendar", text], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("text", ["", "sun 03:00", "Sun", "25:00", "Sun 3:00", "Sun 03:00\nOnBootSec=1", "weekly"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ConfigError, match="write it as in 'Sun 03:00'"):
+        check_time(text)
+
+
+def test_versions_of_k3s() -> None:
+    assert minor_of("v1.35.2+k3s1") == 35
+    for wrong in ("1.35.2+k3s1", "v1.35.2", "v2.1.1+k3s1", "v1.35.2+k3s1 "):
+        with pytest.raises(ConfigError, match="write it whole"):
+            minor_of(wrong)
+    with pytest.raises(ConfigError, match=r"kits need v1\.32 or newer"):
+        minor_of("v1.31.9+k3s1")
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a b.tar", "../x", "a/b", "-rf", "a;b", "ä.tar"])
+def test_files_that_a_shell_would_misread(name: str) -> None:
+    check_file("k3s-airgap-images-amd64.tar.zst")
+    with pytest.raises(ConfigError, match="rename it"):
+        check_file(name)

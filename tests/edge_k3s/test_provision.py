@@ -235,7 +235,7 @@ def desk(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     (tmp_path / "release.yaml").write_text(RELEASE.replace("NUMBER", str(number)))
     (tmp_path / "token").write_text(hub.token + "\n")
     monkeypatch.chdir(tmp_path)
-    for name in ("EDGE_HUB", "EDGE_HUB_TOKEN_FILE"):
+    for name in ("EDGE_HUB", "EDGE_HUB_TOKEN_FILE", "EDGE_TRUST"):
         monkeypatch.delenv(name, raising=False)
     return Desk(tmp_path, f"plant-{number:02}", number)
 
@@ -258,6 +258,7 @@ def provision(hub: Hub, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         given: dict[str, str | None] = {
             "hub": hub.url,
             "token-file": "token",
+            "trust": str(hub.trust),
             "label": "kind=factory",
             "release": "release.yaml",
             "out": "kit",
@@ -588,7 +589,7 @@ def test_a_hub_that_has_no_root_of_trust_registers_nobody(
     wrong_hub.asked = ("GET", "/api/v1/trust")
     wrong_hub.spoil = lambda standing: standing | {"root": root}
     before, listing = hub.audit(), desk.listing
-    said = provision(hub=wrong_hub.url)
+    said = provision("--unsigned", hub=wrong_hub.url, trust=None)
     assert (said.code, said.out) == (2, "")
     assert says in said.err
     assert said.err.count("\n") == 1
@@ -600,7 +601,7 @@ def test_a_root_that_the_operator_carries_counts_whatever_the_hub_says(
 ) -> None:
     mine = Operator(desk.folder / "trust", "0a" * 32, "0b" * 32)
     wrong_hub.asked, wrong_hub.spoil = ("GET", "/api/v1/trust"), lambda _: {}
-    assert provision(hub=wrong_hub.url, root="trust/metadata/1.root.json").code == 0
+    assert provision("--unsigned", hub=wrong_hub.url, trust=None, root="trust/metadata/1.root.json").code == 0
     assert load_site(desk.folder / "kit" / "site.yaml").trust_root() == mine.root
     assert wrong_hub.true == [], "the hub was not asked for one"
 

@@ -117,7 +117,7 @@ def site(hub: Any, tmp_path: Path) -> Iterator[Site]:
     command(
         "node", "provision", "plant-01", "--hub", hub.facts["http"], "--token-file", token,
         "--release", release(tmp_path / "files", 1), "--out", tmp_path / "plant-01", "--api-port", "0",
-        "--root", hub.operator.root_file,
+        "--trust", hub.operator.folder,
     )  # fmt: skip
     made = Site(tmp_path / "plant-01").start()
     yield made

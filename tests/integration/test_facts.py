@@ -97,7 +97,7 @@ def site(hub: Any, tmp_path: Path) -> Iterator[Site]:
     command(
         "node", "provision", "plant-01", "--hub", hub.facts["http"], "--token-file", str(hub.folder / "operator.token"),
         "--release", str(file), "--out", str(tmp_path / "plant-01"), "--api-port", "0",
-        "--root", str(hub.operator.root_file),
+        "--trust", str(hub.operator.folder),
     )  # fmt: skip
     made = Site(tmp_path / "plant-01")
     yield made

@@ -123,7 +123,7 @@ def provision(hub: Hub, files: Path, tmp_path: Path) -> Iterator[Callable[[str],
         command(
             "node", "provision", site, "--hub", hub.facts["http"], "--token-file", str(hub.folder / "operator.token"),
             "--release", str(release_file(files, 1, shipped_path("trace", "1"))), "--out", str(tmp_path / site),
-            "--api-port", "0", "--root", str(hub.operator.root_file),
+            "--api-port", "0", "--trust", str(hub.operator.folder),
         )  # fmt: skip
         made.append(Site(tmp_path / site))
         return made[-1]

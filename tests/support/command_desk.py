@@ -55,7 +55,7 @@ class CommandDesk:
         assert self.hub.operator
         self.run(
             "node", "provision", site, "--hub", url, "--token-file", token, "--api-port", 0,
-            "--release", self.write_release(1, "1"), "--out", self.folder / site,
+            "--release", self.write_release(1, "1"), "--out", self.folder / site, "--trust", self.hub.operator.folder,
         )  # fmt: skip
         return self.folder / site / "site.yaml"
 

@@ -232,7 +232,7 @@ class Story:
                 "--token-file", str(self.folder / "hub" / "operator.token"),
                 "--broker", f"mqtt://127.0.0.1:{relay.port}", "--local-broker", self.broker.url, "--api-port", "0",
                 "--release", str(self.folder / "files" / "release-1.yaml"),
-                "--root", str(self._trust / "metadata" / "1.root.json"),
+                "--trust", str(self._trust),
                 "--out", str(self.folder / "kits" / player.site), *labels,
             )  # fmt: skip
 

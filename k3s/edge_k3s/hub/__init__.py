@@ -1,0 +1,1 @@
+"""The manifests of a hub for the central cluster."""

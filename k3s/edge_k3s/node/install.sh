@@ -1,0 +1,478 @@
+#!/bin/sh
+# Makes this machine a node of the site that this kit is for. Run it as root; run it again whenever you like: it does
+# what is still to do, and nothing else.
+#
+#   sh install.sh                    do it
+#   sh install.sh --dry-run          say what would be done
+#   sh install.sh --uninstall        take it away again; what the site remembers stays
+#   sh install.sh --uninstall --purge          ... and goes too, for ever
+#
+#   --key HEX       refuse a kit that another key than this one signed (your operator tells it to you)
+#   --add-route     on a machine without a network: make the default route that k3s wants
+#   --settings      where k3s was here before this kit: give it the kit's settings too
+#   --ignore-size   install on a machine that is smaller than the kit asks for
+#   --wait SECONDS  for k3s to start and make the site's volume (300)
+#   --root DIR      lay the files below DIR, for an image of a machine; nothing is started
+#
+# Exit codes: 0 done, 2 something about this machine or an option is wrong, 3 this kit is refused, 4 not yet: run again.
+set -eu
+umask 022
+LC_ALL=C
+export LC_ALL
+
+HERE=$(cd "$(dirname "$0")" && pwd)
+ROOT='' DO=install DRY='' PURGE='' KEY='' ROUTE='' SETTINGS='' ANY_SIZE='' WAIT=300
+STATE=/var/lib/edge-agent-kit # what of the kit stays on the machine
+NODE=/etc/edge-agent          # whose node this machine is, and which files the kit put here
+MANIFESTS=/var/lib/rancher/k3s/server/manifests
+UNITS=/etc/systemd/system
+SITE_UID=10001 # of the process in the pod
+
+say() { printf '%s\n' "$*"; }
+mind() { printf 'mind: %s\n' "$*" >&2; }
+fail() {
+  code=$1
+  shift
+  printf 'error: %s\n' "$*" >&2
+  exit "$code"
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+value_of() { sed -n "s/^$1=//p" "$2"; } # NAME FILE
+
+# --- the kit ---
+
+check_kit() {
+  [ -f SHA256SUMS ] && [ -f kit.env ] || fail 3 "$HERE is no kit: SHA256SUMS or kit.env is missing"
+  has sha256sum || fail 2 "sha256sum is not on this machine: install coreutils"
+  found=$(sha256sum -c SHA256SUMS 2>&1) ||
+    fail 3 "this kit was changed or is not whole: $(printf '%s\n' "$found" | grep -v ': OK$' | head -n 1). Get a new one"
+  check_signature
+  # Where the kit's own program is here already, it looks closer.
+  if [ -z "${EDGE_KIT_CHECKED:-}" ] && has edge-agent; then
+    edge-agent node check "$HERE" >/dev/null || case $? in
+    1 | 3) fail 3 "edge-agent node check refuses this kit: what it said is above" ;;
+    *) mind "edge-agent node check could not be run" ;;
+    esac
+  fi
+  [ "$(value_of KIT_FORMAT kit.env)" = 1 ] || fail 3 "this kit is of a format that its install.sh does not know"
+}
+
+check_signature() {
+  if [ ! -f SHA256SUMS.sig ]; then
+    [ -z "$KEY" ] || fail 3 "this kit is not signed: ask for one that is"
+    mind "this kit is not signed: whole, but from whom?"
+    return 0
+  fi
+  case $(openssl version 2>/dev/null) in
+  "OpenSSL "[3-9]*) ;;
+  *)
+    [ -z "$KEY" ] || fail 2 "openssl 3 is not on this machine, and --key needs it"
+    mind "openssl 3 is not on this machine: the kit is whole, its signature was not looked at"
+    return 0
+    ;;
+  esac
+  openssl pkeyutl -verify -rawin -pubin -inkey signing-key.pem -in SHA256SUMS -sigfile SHA256SUMS.sig \
+    >/dev/null 2>&1 || fail 3 "the signature of this kit is wrong: somebody changed it. Ask for a new one"
+  signer=$(openssl pkey -pubin -in signing-key.pem -outform DER | tail -c 32 | od -An -v -tx1 | tr -d ' \n')
+  grep -q "$signer" root.json || fail 3 "this kit was signed by a key that its root.json does not know"
+  [ -z "$KEY" ] || [ "$KEY" = "$signer" ] || fail 3 "this kit was signed by key $signer, not by $KEY"
+}
+
+# --- the machine ---
+
+check_machine() {
+  if [ -f "$ROOT$NODE/kit.env" ]; then
+    other=$(value_of SITE "$ROOT$NODE/kit.env")
+    [ "$other" = "$SITE" ] || fail 3 "this machine is a node of $other already: to make it one of $SITE, first" \
+      "run: sh $STATE/install.sh --uninstall"
+  fi
+  check_token
+  if brings k3s && [ -f "$ROOT/usr/local/bin/k3s" ] && ! placed /usr/local/bin/k3s; then
+    cmp -s airgap/k3s "$ROOT/usr/local/bin/k3s" ||
+      fail 2 "another k3s is on this machine already: remove it, or ask for a kit that brings none"
+  fi
+  if ! brings k3s && [ -z "$ROOT" ] && ! has k3s; then
+    fail 2 "k3s is not on this machine and this kit does not bring it: install it, or ask for a kit made with --k3s"
+  fi
+  if [ -z "$ROOT" ]; then
+    check_arch
+    has systemctl || fail 2 "this machine has no systemd, which k3s and this kit are started by"
+  fi
+  proc=/proc
+  [ -z "$ROOT" ] || proc=$ROOT/proc
+  if [ -f "$proc/meminfo" ]; then
+    check_size
+    check_route
+  else
+    mind "size and default route of the machine are not looked at: it does not run"
+  fi
+}
+
+check_arch() {
+  for_arch=$(value_of ARCH kit.env)
+  case $(uname -m) in
+  x86_64 | amd64) arch=amd64 ;;
+  aarch64 | arm64) arch=arm64 ;;
+  *) arch=$(uname -m) ;;
+  esac
+  [ -z "$for_arch" ] || [ "$for_arch" = "$arch" ] ||
+    fail 2 "this machine is $arch, and the k3s of this kit is for $for_arch: take another machine, or ask for a kit for it"
+}
+
+check_token() {
+  now=$(date +%s)
+  made=$(value_of MADE kit.env)
+  [ "$((now + 86400))" -ge "$made" ] ||
+    mind "this machine's clock says $(date -u +%Y-%m-%d), which is before this kit was made: set it if you can"
+  ends=$(value_of TOKEN_EXPIRES kit.env)
+  [ -n "$ends" ] && [ "$now" -gt "$ends" ] || return 0
+  if [ -f "$ROOT$NODE/kit.env" ] && cmp -s kit.env "$ROOT$NODE/kit.env"; then
+    return 0 # it was used in time, or this machine cannot join any more: installing it again changes neither
+  fi
+  fail 3 "the join token in this kit ended on $(date -u -d "@$ends" +%Y-%m-%d):" \
+    "ask your operator for a new kit (edge-agent node provision $SITE --replace)"
+}
+
+check_size() {
+  [ -z "$ANY_SIZE" ] || return 0
+  cores=$(grep -c '^processor' "$proc/cpuinfo" 2>/dev/null || getconf _NPROCESSORS_ONLN)
+  memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' "$proc/meminfo")
+  top=$ROOT/var/lib
+  while [ ! -d "$top" ]; do top=$(dirname "$top"); done
+  disk=$(df -Pk "$top" | awk 'NR == 2 { print int($4 / 1024) }')
+  # What an earlier run put here needs no room again.
+  [ -f "$ROOT$NODE/kit.env" ] && disk=$((disk + $(value_of NEED_DISK_MB kit.env)))
+  enough "processor cores" "$cores" NEED_CORES ""
+  enough memory "$memory" NEED_MEMORY_MB " MB"
+  enough "free disk in $top" "$disk" NEED_DISK_MB " MB"
+}
+
+enough() { # WHAT HAVE NAME UNIT
+  need=$(value_of "$3" kit.env)
+  [ "$2" -ge "$need" ] ||
+    fail 2 "this machine is too small: $1: $2$4, and this kit needs $need$4. Take a larger one (or --ignore-size)"
+}
+
+check_route() {
+  awk '$2 == "00000000" && $8 == "00000000" { found = 1 } END { exit !found }' "$proc/net/route" 2>/dev/null && return 0
+  awk '$1 ~ /^0+$/ && $2 == "00" && $NF != "lo" { found = 1 } END { exit !found }' "$proc/net/ipv6_route" 2>/dev/null &&
+    return 0
+  [ -n "$ROUTE" ] && return 0
+  fail 2 "this machine has no default route, and k3s does not start without one: connect it to its network," \
+    "or run this again with --add-route"
+}
+
+brings() { [ -f "airgap/$1" ]; }
+
+# --- laying files ---
+
+CHANGED=
+placed() { grep -qxF -- "$1" "$ROOT$NODE/placed" 2>/dev/null; }
+
+lay() { # MODE SOURCE TARGET: whole or not at all
+  target=$ROOT$3
+  if [ -f "$target" ] && cmp -s "$2" "$target"; then
+    [ -n "$DRY" ] || chmod "$1" "$target"
+    return 0
+  fi
+  CHANGED="$CHANGED $3"
+  if [ -n "$DRY" ]; then
+    say "would write $3"
+    return 0
+  fi
+  say "write $3"
+  mkdir -p "$(dirname "$target")"
+  # Noted before it is there, so that --uninstall finds what an interrupted run left.
+  placed "$3" || printf '%s\n' "$3" >>"$ROOT$NODE/placed"
+  # A dot file: k3s reads none of those in the folders it watches.
+  part=$(dirname "$target")/.edge-agent.part
+  rm -f "$part"
+  (umask 077 && cat "$2" >"$part")
+  chmod "$1" "$part"
+  sync "$part" 2>/dev/null || sync
+  mv -f "$part" "$target"
+}
+
+in_kit() { sed -n 's/^[0-9a-f]*  //p' SHA256SUMS | grep -- "$1" || :; } # only what the sums name is laid
+
+lay_all() {
+  if [ -z "$DRY" ]; then
+    mkdir -p "$ROOT$NODE" "$ROOT$STATE"
+    chmod 0700 "$ROOT$NODE" "$ROOT$STATE"
+    touch "$ROOT$NODE/placed"
+  fi
+  lay 0644 kit.env $NODE/kit.env # first: from here on this machine is this site's
+  lay 0755 install.sh $STATE/install.sh
+  if brings k3s || [ -n "$SETTINGS" ]; then lay_settings; fi
+  for image in $(in_kit '^airgap/.*\.tar\(\.gz\|\.zst\)\?$'); do
+    lay 0644 "$image" "/var/lib/rancher/k3s/agent/images/${image#airgap/}"
+  done
+  if [ -z "$DRY" ]; then
+    # Secrets are among them: nobody else looks in, whatever made the folder.
+    mkdir -p "$ROOT$MANIFESTS"
+    chmod 0700 "$ROOT$MANIFESTS"
+  fi
+  for manifest in $(in_kit '^manifests/'); do lay 0600 "$manifest" "$MANIFESTS/${manifest#manifests/}"; done
+  lay_release
+  lay 0644 node/edge-agent-k3s-restart.service $UNITS/edge-agent-k3s-restart.service
+  lay 0644 node/edge-agent-k3s-restart.timer $UNITS/edge-agent-k3s-restart.timer
+  enable_unit edge-agent-k3s-restart.timer timers.target
+  if [ -n "$ROUTE" ]; then
+    lay 0644 node/edge-agent-route.service $UNITS/edge-agent-route.service
+    enable_unit edge-agent-route.service multi-user.target
+  fi
+}
+
+lay_settings() {
+  lay 0600 node/config.yaml /etc/rancher/k3s/config.yaml.d/50-edge-agent.yaml
+  if [ -f "$ROOT/etc/rancher/k3s/registries.yaml" ] && ! placed /etc/rancher/k3s/registries.yaml; then
+    mind "/etc/rancher/k3s/registries.yaml was here before: it is left as it is"
+  else
+    lay 0600 node/registries.yaml /etc/rancher/k3s/registries.yaml
+  fi
+  lay 0600 node/psa.yaml /var/lib/rancher/k3s/server/psa.yaml
+  lay 0600 node/audit.yaml /var/lib/rancher/k3s/server/audit.yaml
+  lay 0644 node/sysctl.conf /etc/sysctl.d/90-kubelet.conf
+  if [ -z "$DRY" ]; then
+    mkdir -p "$ROOT/var/lib/rancher/k3s/server/logs"
+    chmod 0700 "$ROOT/var/lib/rancher/k3s/server/logs"
+  fi
+}
+
+lay_release() {
+  [ -n "$(in_kit '^release/')" ] || return 0
+  mark=$(sed -n '/  release\//p' SHA256SUMS | sha256sum | cut -c1-64)
+  [ "$(cat "$ROOT$STATE/release.done" 2>/dev/null)" = "$mark" ] && return 0
+  for file in $(in_kit '^release/'); do lay 0640 "$file" "$STATE/$file"; done
+  lay 0644 node/edge-agent-release.service $UNITS/edge-agent-release.service
+  enable_unit edge-agent-release.service multi-user.target
+  [ -n "$DRY" ] || printf '%s\n' "$mark" >"$ROOT$STATE/release/.mark"
+}
+
+enable_unit() { # UNIT TARGET
+  link=$UNITS/$2.wants/$1
+  [ ! -L "$ROOT$link" ] || return 0
+  CHANGED="$CHANGED $link"
+  if [ -n "$DRY" ]; then
+    say "would enable $1"
+    return 0
+  fi
+  say "enable $1"
+  mkdir -p "$ROOT$UNITS/$2.wants"
+  placed "$link" || printf '%s\n' "$link" >>"$ROOT$NODE/placed"
+  ln -s "../$1" "$ROOT$link"
+}
+
+lay_k3s() {
+  brings k3s || return 0
+  lay 0755 airgap/k3s /usr/local/bin/k3s
+  if ! brings k3s-install.sh; then
+    for name in kubectl crictl ctr; do
+      if [ ! -e "$ROOT/usr/local/bin/$name" ] && [ -z "$DRY" ]; then
+        ln -s k3s "$ROOT/usr/local/bin/$name"
+        printf '%s\n' "/usr/local/bin/$name" >>"$ROOT$NODE/placed"
+      fi
+    done
+    lay 0644 node/k3s.service $UNITS/k3s.service
+    enable_unit k3s.service multi-user.target
+  elif [ ! -f "$ROOT$UNITS/k3s.service" ]; then
+    # Settings are in files: what is given to the installer would be lost the next time it runs.
+    CHANGED="$CHANGED k3s"
+    if [ -n "$DRY" ]; then
+      say "would run k3s-install.sh"
+      return 0
+    fi
+    say "run k3s-install.sh"
+    skip=
+    [ -z "$ROOT" ] || skip=true
+    INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_SKIP_SELINUX_RPM=true INSTALL_K3S_SKIP_START=true \
+      INSTALL_K3S_SKIP_ENABLE=$skip INSTALL_K3S_BIN_DIR=$ROOT/usr/local/bin INSTALL_K3S_SYSTEMD_DIR=$ROOT$UNITS \
+      sh airgap/k3s-install.sh || fail 2 "k3s-install.sh ended with an error: what it said is above"
+    [ -z "$ROOT" ] || enable_unit k3s.service multi-user.target
+  fi
+}
+
+# --- starting ---
+
+start() {
+  if [ -n "$ROOT" ] || [ -n "$DRY" ]; then return 0; fi
+  systemctl daemon-reload
+  [ -z "$ROUTE" ] || systemctl start edge-agent-route.service
+  case $CHANGED in *sysctl*) sysctl -q -p /etc/sysctl.d/90-kubelet.conf || mind "the kernel's settings count after a restart" ;; esac
+  systemctl start edge-agent-k3s-restart.timer
+  if ! systemctl is-active -q k3s; then
+    say "start k3s (this may take some minutes)"
+    systemctl start k3s || fail 4 "k3s did not start: journalctl -u k3s says why; then run this again"
+  else
+    case $CHANGED in *etc/rancher* | *psa.yaml* | *audit.yaml* | *bin/k3s* | *k3s.service*) systemctl restart k3s ;; esac
+  fi
+}
+
+kube() {
+  if [ -x "$ROOT/usr/local/bin/k3s" ]; then "$ROOT/usr/local/bin/k3s" kubectl "$@"; else k3s kubectl "$@"; fi
+}
+
+# Copies the first release into the site's volume: it is there once k3s has made it, and the site waits for it.
+fill() {
+  from=$ROOT$STATE/release
+  [ -d "$from" ] || return 0
+  say "wait for the site's volume (at most $WAIT s)"
+  tries=$WAIT
+  volume='' folder=''
+  while :; do
+    volume=$(kube -n edge-agent get pvc site-data -o 'jsonpath={.spec.volumeName}' 2>/dev/null) || volume=
+    if [ -n "$volume" ]; then
+      folder=$(kube get pv "$volume" -o 'jsonpath={.spec.hostPath.path}{.spec.local.path}' 2>/dev/null) || folder=
+      [ -n "$folder" ] && [ -d "$ROOT$folder" ] && break
+    fi
+    tries=$((tries - 2))
+    if [ "$tries" -le 0 ] && [ "$DO" = install ]; then systemctl start --no-block edge-agent-release.service; fi
+    [ "$tries" -gt 0 ] || fail 4 "the site's volume is not there yet: k3s is still starting, or misses an image" \
+      "(k3s kubectl -n edge-agent get pods). It is tried again by itself, and at every start of this machine"
+    sleep 2
+  done
+  inside=$ROOT$folder/release
+  mkdir -p "$inside"
+  for file in "$from"/*; do
+    name=${file##*/}
+    cp "$file" "$inside/.$name.part"
+    own "$inside/.$name.part" 0440
+    mv -f "$inside/.$name.part" "$inside/$name"
+  done
+  own "$inside" 0750
+  sync
+  [ ! -f "$from/.mark" ] || mv -f "$from/.mark" "$ROOT$STATE/release.done"
+  rm -rf "$from"
+  say "the first release is in the site's volume: restart the site"
+  kube -n edge-agent rollout restart deployment/site
+  kube -n edge-agent rollout status deployment/site --timeout="${WAIT}s" ||
+    fail 4 "the site does not run yet: k3s kubectl -n edge-agent logs deployment/site"
+}
+
+own() { # PATH MODE
+  chmod "$2" "$1"
+  [ "$(id -u)" != 0 ] || chown "$SITE_UID:$SITE_UID" "$1"
+}
+
+renew_k3s() {
+  cert=$ROOT/var/lib/rancher/k3s/server/tls/serving-kube-apiserver.crt
+  [ -f "$cert" ] || return 0
+  if has openssl; then
+    openssl x509 -checkend 7776000 -noout -in "$cert" >/dev/null 2>&1 && return 0
+  else
+    # It was written when it was made.
+    [ -n "$(find "$cert" -mtime +275)" ] || return 0
+  fi
+  say "k3s's certificates end within 90 days: restart it"
+  [ -n "$ROOT" ] || systemctl restart k3s
+}
+
+# --- taking it away ---
+
+uninstall() {
+  [ -f "$ROOT$NODE/placed" ] || fail 2 "nothing of a kit is on this machine"
+  site=$(value_of SITE "$ROOT$NODE/kit.env" 2>/dev/null || :)
+  mine=
+  placed /usr/local/bin/k3s && mine=yes # k3s came with the kit
+  if [ -z "$ROOT" ] && [ -z "$DRY" ]; then
+    if systemctl is-active -q k3s; then
+      say "stop the site"
+      kube -n edge-agent scale deployment/site --replicas=0 --timeout=60s 2>/dev/null || :
+    fi
+    systemctl disable -q --now edge-agent-k3s-restart.timer edge-agent-release.service 2>/dev/null || :
+    if [ -n "$mine" ]; then
+      systemctl disable -q --now k3s 2>/dev/null || :
+      if [ -x /usr/local/bin/k3s-killall.sh ]; then
+        /usr/local/bin/k3s-killall.sh >/dev/null 2>&1 || :
+      else
+        mind "restart this machine to end what k3s left running"
+      fi
+    elif [ -n "$PURGE" ]; then
+      kube delete namespace edge-agent --ignore-not-found --timeout=120s || :
+    fi
+  fi
+  while read -r path; do
+    [ -e "$ROOT$path" ] || [ -L "$ROOT$path" ] || continue
+    if [ -n "$DRY" ]; then
+      say "would remove $path"
+      continue
+    fi
+    say "remove $path"
+    case $path in *05-secrets.yaml) wipe "$ROOT$path" ;; esac
+    rm -f "$ROOT$path"
+  done <"$ROOT$NODE/placed"
+  if [ -n "$mine" ] && [ -z "$DRY" ]; then
+    rm -f "$ROOT$UNITS/k3s.service" "$ROOT$UNITS/k3s.service.env" # of k3s-install.sh
+  fi
+  if [ -n "$mine" ] && [ -n "$PURGE" ]; then
+    for path in /var/lib/rancher/k3s /etc/rancher/k3s /var/lib/kubelet /run/k3s; do
+      [ ! -d "$ROOT$path" ] || if [ -n "$DRY" ]; then say "would remove $path"; else say "remove $path" && rm -rf "$ROOT$path"; fi
+    done
+  fi
+  [ -n "$DRY" ] || rm -rf "$ROOT$STATE" "$ROOT$NODE"
+  if [ -z "$ROOT" ] && [ -z "$DRY" ]; then systemctl daemon-reload; fi
+  if [ -z "$PURGE" ]; then
+    say "${site:-the site} is no longer installed; what it remembers is still in /var/lib/rancher/k3s (--purge removes it)"
+  fi
+}
+
+wipe() { # a file's bytes, as well as a flash disk allows
+  size=$(wc -c <"$1")
+  head -c "$size" /dev/zero >"$1.wiped" && cat "$1.wiped" >"$1" && rm -f "$1.wiped"
+  sync
+}
+
+# --- what was asked ---
+
+while [ $# -gt 0 ]; do
+  case $1 in
+  --dry-run) DRY=yes ;;
+  --uninstall) DO=uninstall ;;
+  --purge) PURGE=yes ;;
+  --add-route) ROUTE=yes ;;
+  --settings) SETTINGS=yes ;;
+  --ignore-size) ANY_SIZE=yes ;;
+  --fill) DO=fill ;;
+  --renew-k3s) DO=renew_k3s ;;
+  --key | --wait | --root)
+    [ $# -ge 2 ] || fail 2 "$1 wants a value"
+    case $1 in
+    --key) KEY=$2 ;;
+    --wait) WAIT=$2 ;;
+    --root) ROOT=${2%/} ;;
+    esac
+    shift
+    ;;
+  -h | --help)
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"
+    exit 0
+    ;;
+  *) fail 2 "unknown option $1: sh install.sh --help lists them" ;;
+  esac
+  shift
+done
+[ -z "$PURGE" ] || [ "$DO" = uninstall ] || fail 2 "--purge goes with --uninstall only"
+
+[ -n "$ROOT" ] || [ "$(id -u)" = 0 ] || fail 2 "this needs root: sudo sh install.sh"
+
+cd "$HERE"
+if [ "$DO" != install ]; then
+  "$DO"
+  exit 0
+fi
+check_kit
+SITE=$(value_of SITE kit.env)
+check_machine
+lay_all
+lay_k3s
+if [ -n "$DRY" ]; then
+  [ -n "$CHANGED" ] || say "nothing is to be done: this machine is a node of $SITE"
+  exit 0
+fi
+start
+if [ -n "$ROOT" ]; then
+  say "$SITE is laid below $ROOT; it starts when a machine does from there"
+else
+  fill
+  say "this machine is a node of $SITE"
+fi

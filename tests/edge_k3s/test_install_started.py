@@ -1,0 +1,196 @@
+"""install.sh without a prefix, in a root of its own: systemctl, sysctl and k3s are stand-ins that note their calls.
+
+What it starts, in which order, and what it says to a technician. Needs root and mount namespaces; else skipped.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_k3s.kit import write_kit
+from edge_k3s.sealing import Sealer
+from edge_k3s.spec import KitSpec
+
+SYSTEMCTL = """\
+#!/bin/sh
+echo "$*" >>/var/log/systemctl.log
+case "$*" in
+"is-active -q k3s") [ -f /run/k3s-is-active ] ;;
+"start k3s")
+  [ ! -f /run/k3s-fails ] || exit 1
+  touch /run/k3s-is-active
+  mkdir -p /var/lib/rancher/k3s/storage/pvc-1
+  ;;
+*disable*k3s) rm -f /run/k3s-is-active ;;
+esac
+"""
+
+MOUNTS = """\
+mount --make-rprivate /
+mount --bind /usr "$ROOT/usr"
+mount -t tmpfs none "$ROOT/usr/local"
+cp -r "$ROOT/tools/." "$ROOT/usr/local"
+mkdir "$ROOT/usr/local/bin"
+mount -t proc proc "$ROOT/proc"
+mount --bind "$ROOT/local-bin" "$ROOT/usr/local/bin"
+mount --bind /dev "$ROOT/dev"
+exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin sh "$@"
+"""
+
+
+def can() -> bool:
+    """Whether a root of its own can be made here."""
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not can(), reason="needs root and mount namespaces: install.sh's starting is not tried")
+
+
+class Machine:
+    """A root with nothing in it but what the system has in /usr."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder
+        for name in ("etc", "var/lib", "var/log", "usr", "proc", "dev", "run", "tmp", "local-bin", "tools/sbin"):
+            (folder / name).mkdir(parents=True)
+        for name in ("bin", "sbin", "lib", "lib64"):
+            (folder / name).symlink_to(f"usr/{name}")
+        self.tool("systemctl", SYSTEMCTL)
+        self.tool("sysctl", '#!/bin/sh\necho "sysctl $*" >>/var/log/systemctl.log\n')
+
+    def tool(self, name: str, text: str) -> None:
+        (self.root / "tools" / "sbin" / name).write_text(text)
+        (self.root / "tools" / "sbin" / name).chmod(0o755)
+
+    def run(self, *words: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        """`sh WORDS` with that root."""
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-ec", MOUNTS, "sh", *words],
+            capture_output=True, text=True, check=False, env={**os.environ, "ROOT": str(self.root)}, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def calls(self) -> list[str]:
+        """What was asked of the machine since this was asked last, but for questions."""
+        log = self.root / "var/log/systemctl.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return [line for line in lines if not line.startswith("is-active")]
+
+
+@pytest.fixture
+def machine(joining: KitSpec, sealer: Sealer, tmp_path: Path) -> Iterator[Machine]:
+    """With the kit in /kit."""
+    made = Machine(tmp_path / "machine")
+    now_us = time.time_ns() // 1000
+    assert joining.enrol is not None
+    cargo = tuple(each for each in joining.machine.cargo if each.name != "k3s-install.sh")
+    spec = dataclasses.replace(
+        joining,
+        made_us=now_us,
+        enrol=dataclasses.replace(joining.enrol, expires_us=now_us + 3_600_000_000),
+        machine=dataclasses.replace(joining.machine, cargo=cargo),
+    )
+    write_kit(spec, made.root / "kit", sealer)
+    yield made
+    assert not (made.root / "usr" / "bin").exists(), "a mount is left"
+
+
+OPTIONS = ("--ignore-size", "--add-route", "--wait", "4")
+"""So that the test needs no certain machine."""
+
+
+def test_a_machine_becomes_a_node(machine: Machine) -> None:
+    said = machine.run("/kit/install.sh", *OPTIONS).stdout.splitlines()
+    assert said[-2:] == [
+        "the first release is in the site's volume: restart the site",
+        "this machine is a node of plant-08",
+    ]
+    assert machine.calls() == [
+        "daemon-reload",
+        "start edge-agent-route.service",
+        "sysctl -q -p /etc/sysctl.d/90-kubelet.conf",
+        "start edge-agent-k3s-restart.timer",
+        "start k3s",
+    ]
+    inside = machine.root / "var/lib/rancher/k3s/storage/pvc-1/release"
+    assert (inside / "press-guard.bundle").read_bytes() == b"the bytes of a bundle"
+    assert inside.stat().st_uid == 10001
+    # Again: nothing is restarted.
+    said = machine.run("/kit/install.sh", *OPTIONS).stdout.splitlines()
+    assert said == ["this machine is a node of plant-08"]
+    assert not [call for call in machine.calls() if "restart k3s" in call or call == "start k3s"]
+
+
+def test_changed_settings_restart_k3s(machine: Machine) -> None:
+    machine.run("/kit/install.sh", *OPTIONS)
+    machine.calls()
+    (machine.root / "etc/rancher/k3s/config.yaml.d/50-edge-agent.yaml").write_text("# somebody was here\n")
+    machine.run("/kit/install.sh", *OPTIONS)
+    assert "restart k3s" in machine.calls()
+
+
+def test_a_k3s_that_does_not_start(machine: Machine) -> None:
+    (machine.root / "run" / "k3s-fails").touch()
+    done = machine.run("/kit/install.sh", *OPTIONS, code=4)
+    assert done.stderr.splitlines()[-1] == ("error: k3s did not start: journalctl -u k3s says why; then run this again")
+    (machine.root / "run" / "k3s-fails").unlink()
+    machine.run("/kit/install.sh", *OPTIONS)
+
+
+def test_a_volume_that_is_late_is_left_to_the_unit(machine: Machine) -> None:
+    (machine.root / "local-bin" / "no-volume").touch()
+    done = machine.run("/kit/install.sh", *OPTIONS, code=4)
+    assert "It is tried again by itself, and at every start of this machine" in done.stderr
+    assert machine.calls()[-1] == "start --no-block edge-agent-release.service"
+    (machine.root / "local-bin" / "no-volume").unlink()
+    machine.run("/var/lib/edge-agent-kit/install.sh", "--fill", "--wait", "4")
+    assert (machine.root / "var/lib/rancher/k3s/storage/pvc-1/release/press-guard.bundle").exists()
+
+
+def test_it_is_taken_away_without_the_kit(machine: Machine) -> None:
+    machine.run("/kit/install.sh", *OPTIONS)
+    machine.calls()
+    shutil.rmtree(machine.root / "kit")
+    done = machine.run("/var/lib/edge-agent-kit/install.sh", "--uninstall")
+    assert "restart this machine to end what k3s left running" in done.stderr
+    assert machine.calls() == [
+        "disable -q --now edge-agent-k3s-restart.timer edge-agent-release.service",
+        "disable -q --now k3s",
+        "daemon-reload",
+    ]
+    log = (machine.root / "local-bin" / "k3s.log").read_text().splitlines()
+    assert "kubectl -n edge-agent scale deployment/site --replicas=0 --timeout=60s" in log
+    left = {
+        path.relative_to(machine.root / "etc").as_posix()
+        for path in (machine.root / "etc").rglob("*")
+        if path.is_file()
+    }
+    assert left == set()
+    assert (machine.root / "var/lib/rancher/k3s/storage/pvc-1").is_dir()
+
+
+def test_a_processor_that_the_k3s_is_not_for(machine: Machine, joining: KitSpec) -> None:
+    other = "arm64" if os.uname().machine == "x86_64" else "amd64"
+    spec = dataclasses.replace(joining, machine=dataclasses.replace(joining.machine, arch=other), made_us=0)
+    assert spec.enrol is not None
+    spec = dataclasses.replace(spec, enrol=dataclasses.replace(spec.enrol, expires_us=2**52))
+    write_kit(spec, machine.root / "other")
+    done = machine.run("/other/install.sh", *OPTIONS, code=2)
+    assert f"and the k3s of this kit is for {other}: take another machine" in done.stderr
+    assert machine.calls() == []
+
+
+def test_a_person_who_is_not_root(machine: Machine) -> None:
+    done = machine.run("-c", "setpriv --reuid 65534 --clear-groups sh /kit/install.sh --add-route", code=2)
+    assert "error: this needs root: sudo sh install.sh" in done.stderr
