@@ -19,6 +19,7 @@ COMMANDS = {
     "infer": "Run a bundle on one input, offline.",
     "doctor": "Say what is wrong with a site, and what to do.",
     "hub": "The hub.",
+    "image": "Container images, made without a container engine.",
     "node": "Kits that turn a machine into a node of a site.",
     "model": "Build and inspect bundles.",
     "policy": "Check and test policies.",

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from edge_hub.broker.mosquitto import find_mosquitto
+
 ROOT = Path(__file__).parents[2]
-PORTS = ("8600", "8090", "8080")
+PORTS = ("8600", "8090", "8080", "8883", "8443")
 
 
 def blocks(heading: str) -> list[str]:
@@ -79,7 +81,7 @@ class Shell:
         for port, free in self._ports.items():
             line = line.replace(port, free)
         if " hub serve " in line:
-            line += f" --http 127.0.0.1:{self._ports['8600']}"
+            line = line.replace("0.0.0.0", "127.0.0.1") + f" --http 127.0.0.1:{self._ports['8600']}"
         if " node provision " in line:
             line += " --api-port 0"
         words = line.split()
@@ -128,6 +130,19 @@ def test_a_fleet(shell: Shell) -> None:
     wait(lambda: "drop" in shell.run(memory + " --json"))
     assert "for 1 sites" in shell.run(export)
     assert "it runs release 2" in shell.run(take)
+
+
+def test_a_machine_at_a_site_whose_k3s_is_no_k3s(shell: Shell) -> None:
+    serve, provision, check = blocks("A machine at a site")
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    shell.leave_running(serve)
+    wait((shell.folder / "out" / "hub" / "hub.json").exists)
+    shell.run(blocks("A fleet")[1])
+    (shell.folder / "k3s").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(11) + b"\x3e\x00and no more")
+    shell.run(provision)
+    assert (shell.folder / "out" / "plant-07" / "secrets" / "join.token").read_text().startswith("EK1")
+    assert "plant-07" in shell.run(check)
 
 
 def wait(true: object, seconds: float = 30.0) -> None:

@@ -34,7 +34,8 @@ ALL = dict(commands())
 
 def test_the_commands_are_those_the_design_names() -> None:
     assert set(ALL) == {
-        "demo", "run", "infer", "doctor", "hub serve", "node provision", "node check", "node install", "node join",
+        "demo", "run", "infer", "doctor", "hub serve",
+        "image build", "image wheels", "image base", "node provision", "node check", "node install", "node join",
         "node renew", "node status", "node upgrade", "node retire", "model build", "model inspect",
         "model import", "model quantize", "model evaluate", "model pack", "model verify", "model unpack",
         "policy check", "policy test", "release create", "release push", "fleet ls", "fleet show", "fleet verify",
