@@ -12,11 +12,12 @@ from edge_hub.address import host_and_port
 from edge_hub.api.app import make_app
 from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import HUB, BrokerFolder, BrokerProcess, TlsListener
+from edge_hub.broker.fence import has_fences
 from edge_hub.crew import Crew
 from edge_hub.enrol.enrolment import Means, open_authority
 from edge_hub.enrol.listener import EnrolServer, bind_enrol, enrol_url
 from edge_hub.enrol.plan import make_plan
-from edge_hub.folder import HubFolder
+from edge_hub.folder import AUTHORITY, HubFolder
 from edge_hub.hub import LEADER, WHOLE, Hub, now_us
 from edge_models.errors import ConfigError, KitError
 from edge_sync.mqtt import Broker
@@ -76,6 +77,10 @@ def serve(
             means.equipment.refresh(now_us())
             for file in means.equipment.foreign():
                 say(f"{file} is not of this hub's authority and stays as it is: sites that join may not come in by it")
+            if not has_fences():
+                say("this kernel has no Landlock: whoever takes over the broker can read the keys of the authority")
+        elif for_sites is not None and (folder.path / AUTHORITY).is_dir():
+            say("without --enrol nobody renews the list of revoked certificates: in a month the broker lets nobody in")
         tls = None if for_sites is None else TlsListener(*for_sites, brokers.tls)
         hidden = [folder.path, *([means.authority.path] if means is not None else [])]
         embedded = _Embedded(brokers, tls, hidden) if broker == EMBEDDED else None

@@ -138,6 +138,9 @@ def test_let_sites_on_other_machines_in(new_hub: Any, run: Callable[..., str], t
     hub.api("POST", "/api/v1/sites", {"site": "plant-07", "join": True})
     assert "plant-07" in run(revoke)
     assert hub.api("GET", "/api/v1/sites/plant-07")["revoked_us"]
+    assert hub.stop() == 0
+    again = new_hub(tmp_path / "HUB", *options[:2]).start()
+    assert "without --enrol nobody renews the list" in again.log()
 
 
 def test_back_up_and_restore(hub: Any, run: Callable[..., str], tmp_path: Path) -> None:
