@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge_agent.enrol.client import DEFAULT_PORT
+from edge_agent.enrol.address import enrol_address
 from edge_cli.hub_client import HubClient, HubRefusal
 from edge_k3s.spec import Enrolment
 from edge_k3s.table import Row
@@ -71,12 +70,9 @@ _Kind = TypeVar("_Kind", bound=_Registered)
 def check_enrol(url: str) -> tuple[str, int]:
     """Host and port of a place for enrolment. Raises `ConfigError` where it is none."""
     try:
-        parts = urlsplit(url)
-        if parts.scheme == "https" and parts.hostname and not parts.path.strip("/"):
-            return parts.hostname, parts.port or DEFAULT_PORT
-    except ValueError:
-        pass
-    raise ConfigError(f"enrolment {url!r}: write https://HOST:8443")
+        return enrol_address(url)
+    except ValueError as error:
+        raise ConfigError(f"enrolment {url!r}: {error}") from None
 
 
 def known_sites(hub: HubClient) -> dict[str, Mapping[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from edge_agent.enrol.address import DEFAULT_PORT, enrol_address
+from edge_agent.enrol.address import enrol_address
 from edge_agent.enrol.identity import IdentityFolder
 from edge_models.errors import ConfigError, RejectedError, RetryableError
 from edge_sync.enrol.certificate import pinned_root, to_pem
@@ -25,8 +25,6 @@ from edge_sync.enrol.est import (
     unpack_certificates,
 )
 from edge_sync.enrol.token import JoinToken, basic
-
-__all__ = ["DEFAULT_PORT", "EstClient", "RefusedError"]
 
 HEALTH = "/healthz"
 

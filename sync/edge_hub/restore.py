@@ -29,7 +29,7 @@ from edge_hub.files import make_private
 from edge_hub.folder import AUTHORITY
 from edge_hub.schema import VERSION, meta
 from edge_hub.store import Store
-from edge_models.durable import sync
+from edge_models.durable import sync, sync_tree
 from edge_models.errors import ConfigError, RejectedError, RetryableError
 
 RESTORED = "restored_us"
@@ -174,6 +174,7 @@ def _take_over_authority(source: Path, target: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, target, copy_function=shutil.copy2)
         target.chmod(0o700)
+        sync_tree(target)
 
 
 def _make_ready(staging: Path, manifest: Manifest, noted: list[erasures.Erasure], now_us: int) -> int:

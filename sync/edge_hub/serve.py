@@ -70,6 +70,7 @@ def serve(
         folder.lock()
         stack.callback(folder.unlock)
         brokers = BrokerFolder(folder.broker)
+        brokers.put_back()  # whom a hub that was killed was ejecting
         means = None
         if plan is not None:
             ca = open_authority(plan, folder.database if database is None else database, now_us(), say)

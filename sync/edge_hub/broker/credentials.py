@@ -18,6 +18,8 @@ class User:
     role: Role
     password: PasswordHash | None
     """None: it comes by certificate only."""
+    was: "User | None" = None
+    """Of one that is being ejected: who it is again afterwards; None: nobody."""
 
     def matches(self, password: str) -> bool:
         """Whether this is its password."""
@@ -40,9 +42,7 @@ def load_users(path: Path) -> dict[str, User]:
 
 def dump_users(users: Mapping[str, User]) -> bytes:
     """The credentials file that holds these users."""
-    listed = {
-        name: {"role": u.role, "password": u.password and u.password.as_text()} for name, u in sorted(users.items())
-    }
+    listed = {name: _told(user) for name, user in sorted(users.items())}
     return json.dumps({"users": listed}, indent=1).encode() + b"\n"
 
 
@@ -50,4 +50,11 @@ def _user(value: Any) -> User:
     role = value["role"]
     if role not in get_args(Role):
         raise ValueError(f"no role is named {role!r}")
-    return User(role, None if value["password"] is None else PasswordHash.from_text(value["password"]))
+    was = value.get("was")
+    password = None if value["password"] is None else PasswordHash.from_text(value["password"])
+    return User(role, password, None if was is None else _user(was))
+
+
+def _told(user: User) -> dict[str, Any]:
+    told: dict[str, Any] = {"role": user.role, "password": user.password and user.password.as_text()}
+    return told if user.was is None else told | {"was": _told(user.was)}

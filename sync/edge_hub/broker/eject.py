@@ -20,7 +20,6 @@ def eject(folder: BrokerFolder, names: Sequence[str]) -> None:
     """
     if not names or find_running(folder.path) is None:
         return
-    before = folder.users()
     role: Role = "ejected"
     passwords = folder.change(passwords=dict.fromkeys(names, role))
     deadline = time.monotonic() + WAIT_S
@@ -31,4 +30,4 @@ def eject(folder: BrokerFolder, names: Sequence[str]) -> None:
                     raise RetryableError(f"the broker did not end the session of {name} in {WAIT_S:.0f} s")
                 time.sleep(0.02)
     finally:
-        folder.put_back(names, before)
+        folder.put_back(names)

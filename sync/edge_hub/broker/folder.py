@@ -77,6 +77,8 @@ class BrokerFolder:
     ) -> dict[str, str]:
         """In one step: these users get new passwords, which are returned; these sites come by certificate only; these
         users are gone. A broker that runs knows it at once. Raises `ConfigError` for a name a role can't have.
+
+        Who gets the role `ejected` is remembered as it was, also where this process ends: see `put_back`.
         """
         made: dict[str, str] = {}
         for name, role in (passwords or {}).items():
@@ -87,7 +89,9 @@ class BrokerFolder:
             users = self.users()
             for name, role in (passwords or {}).items():
                 made[name] = new_password()
-                users[name] = User(role, hash_password(made[name]))
+                was = users.get(name) if role == "ejected" else None
+                before = was.was if was is not None and was.role == "ejected" else was
+                users[name] = User(role, hash_password(made[name]), before)
             users |= {name: User("site", None) for name in certificates}
             for name in gone:
                 users.pop(name, None)
@@ -95,15 +99,18 @@ class BrokerFolder:
         self.reload()
         return made
 
-    def put_back(self, names: Collection[str], before: Mapping[str, User]) -> None:
-        """Make users who are being ejected again what they were `before`; who was changed meanwhile stays so."""
+    def put_back(self, names: Collection[str] | None = None) -> None:
+        """Make users who are being ejected, these or all, again what they were; who was changed meanwhile stays so."""
         with self._locked():
             users = self.users()
-            for name in names:
-                if name in users and users[name].role == "ejected":
-                    del users[name]
-                    if name in before and before[name].role != "ejected":
-                        users[name] = before[name]
+            ejected = [name for name in (users if names is None else names) if name in users]
+            ejected = [name for name in ejected if users[name].role == "ejected"]
+            if not ejected:
+                return
+            for name in ejected:
+                was = users.pop(name).was
+                if was is not None:
+                    users[name] = was
             self._write(users)
         self.reload()
 

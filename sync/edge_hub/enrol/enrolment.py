@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from edge_hub import audit
 from edge_hub.broker import BrokerFolder
@@ -120,7 +121,7 @@ class Enrolment:
                 self._brokers.reload()
             self._ledger.forget(self._now_us())
             self.refusals.flush()
-        except (KitError, OSError) as error:
+        except (KitError, OSError, SQLAlchemyError) as error:
             log.error("enrolment_upkeep_failed", extra={"reason": str(error)})
         return True
 

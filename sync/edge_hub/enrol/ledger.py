@@ -6,6 +6,7 @@ taken out but what ended long ago by itself.
 
 import json
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,9 +43,10 @@ class Revoked:
 
 
 class Ledger:
-    """The two files in an authority's folder."""
+    """The two files in an authority's folder; for any thread of the one process that has the hub."""
 
     def __init__(self, folder: Path) -> None:
+        self._lock = threading.Lock()
         self._revoked, self._issued = folder / REVOKED, folder / ISSUED
 
     def revoked(self) -> dict[str, Revoked]:
@@ -53,13 +55,18 @@ class Ledger:
 
     def revoke(self, more: Iterable[Revoked]) -> None:
         """These no longer count, durably; what was said of one before stays. Raises `OSError`."""
-        known = self.revoked()
-        merged = {each.serial: each for each in more} | known
-        if len(merged) > len(known):
-            _write(self._revoked, merged)
+        with self._lock:
+            known = self.revoked()
+            merged = {each.serial: each for each in more} | known
+            if len(merged) > len(known):
+                _write(self._revoked, merged)
 
     def note(self, issued: Issued) -> None:
         """One was issued, durably. Raises `OSError`."""
+        with self._lock:
+            self._add(issued)
+
+    def _add(self, issued: Issued) -> None:
         line = json.dumps(asdict(issued), separators=(",", ":")).encode() + b"\n"
         new = not self._issued.exists()
         fd = os.open(self._issued, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -92,11 +99,12 @@ class Ledger:
 
     def forget(self, now_us: int) -> None:
         """Take out what was issued and ended so long ago that nobody recovers with it."""
-        issued = self.issued()
-        kept = [each for each in issued if each.ends_us + (RECOVER_DAYS + 1) * _DAY_US > now_us]
-        if len(kept) < len(issued):
-            lines = [json.dumps(asdict(each), separators=(",", ":")) + "\n" for each in kept]
-            write_private(self._issued, "".join(lines).encode())
+        with self._lock:
+            issued = self.issued()
+            kept = [each for each in issued if each.ends_us + (RECOVER_DAYS + 1) * _DAY_US > now_us]
+            if len(kept) < len(issued):
+                lines = [json.dumps(asdict(each), separators=(",", ":")) + "\n" for each in kept]
+                write_private(self._issued, "".join(lines).encode())
 
 
 def read_revoked(path: Path) -> dict[str, Revoked]:
@@ -109,13 +117,6 @@ def read_revoked(path: Path) -> dict[str, Revoked]:
         raise ConfigError(f"authority: {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"authority: {path}: damaged ({type(error).__name__}): take it from a copy") from None
-
-
-def merge_revoked(source: Path, target: Path) -> None:
-    """What an authority's folder `source` says no longer counts does not count at `target` either."""
-    merged = read_revoked(source / REVOKED) | read_revoked(target / REVOKED)
-    if merged:
-        _write(target / REVOKED, merged)
 
 
 def _write(path: Path, revoked: dict[str, Revoked]) -> None:

@@ -40,8 +40,11 @@ class Refusals:
     def flush(self) -> None:
         """Note how many were left out since the last that was noted."""
         with self._lock:
-            left_out, self._left_out = self._left_out, {True: 0, False: 0}
+            left_out = dict(self._left_out)
         if any(left_out.values()):
             detail = {"proven": left_out[True], "others": left_out[False]}
             with self._store.writing() as db:
                 audit.note(db, self._now_us(), WHO, "enrolments refused and not noted one by one", detail)
+            with self._lock:
+                for proven, count in left_out.items():
+                    self._left_out[proven] = max(0, self._left_out[proven] - count)

@@ -130,8 +130,7 @@ class Revoking:
             if row.revoked_us is not None
         )
         users = self._brokers.users()
-        gone = [name for name, user in users.items() if user.role == "ejected"]
-        gone += [name for site in out for name in (site, local_user(site)) if name in users]
-        missing = [site for site in joined if site not in users or users[site].role == "ejected"]
+        gone = [name for site in out for name in (site, local_user(site)) if name in users]
+        missing = [site for site in joined if site not in users]
         if gone or missing:
-            self._brokers.change(certificates=missing, gone=set(gone) - set(missing))
+            self._brokers.change(certificates=missing, gone=gone)

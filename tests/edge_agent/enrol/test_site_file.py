@@ -59,6 +59,7 @@ def test_a_site_with_files_of_its_own_has_its_certificates_times_looked_at(tmp_p
         ({"enrol": "https://hub/est"}, r"write https://HOST:8443, nothing after it"),
         ({"enrol": "https://me:secret@hub"}, r"write https://HOST:8443, nothing after it"),
         ({"enrol": "https://hub:port"}, "[Pp]ort"),
+        ({"enrol": "https://hub..example.com:8443"}, "is no name of a host"),
     ],
 )
 def test_what_does_not_go_together_is_said(tmp_path: Path, hub: dict[str, Any], says: str) -> None:

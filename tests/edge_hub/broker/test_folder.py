@@ -88,3 +88,20 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="broker folder"):
         BrokerFolder(tmp_path / "file" / "broker")
+
+
+def test_a_hub_that_ends_while_it_ejects_loses_nobodys_password(tmp_path: Path) -> None:
+    folder = BrokerFolder(tmp_path / "broker")
+    password = folder.add_user("_local_plant-01", "local")
+    folder.change(certificates=["plant-01"])
+    names = ("_local_plant-01", "plant-01", "plant-02")
+    for _ in range(2):  # ejected again before it was put back
+        folder.change(passwords=dict.fromkeys(names, "ejected"))
+    assert not folder.knows("_local_plant-01", "local", password)
+    again = BrokerFolder(tmp_path / "broker")  # of another process
+    again.put_back()
+    assert again.knows("_local_plant-01", "local", password)
+    assert {name: (user.role, user.was) for name, user in again.users().items()} == {
+        "_local_plant-01": ("local", None),
+        "plant-01": ("site", None),
+    }

@@ -58,7 +58,8 @@ class Office:
     server: EnrolServer = field(init=False)
 
     def open(self) -> "Office":
-        """Start, or start again."""
+        """Start, or start again, as `edge_hub.serve` does."""
+        self.brokers.put_back()
         listening = bind_enrol(self.means.plan)
         url = enrol_url(self.means.plan, listening)
         self.means.equipment.refresh(self.clock.now_us)

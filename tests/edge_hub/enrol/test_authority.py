@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_hub.enrol.authority import Authority, make_authority, moment
-from edge_hub.enrol.ledger import ISSUED, REVOKED, Issued, Ledger, Revoked, merge_revoked
+from edge_hub.enrol.ledger import ISSUED, REVOKED, Issued, Ledger, Revoked
 from edge_hub.enrol.making import server_names, site_certificate
 from edge_models.errors import ConfigError
 from edge_sync.enrol.certificate import issued_by, load_pem
@@ -143,12 +143,3 @@ def test_what_ended_over_a_year_ago_is_forgotten(tmp_path: Path) -> None:
         ledger.note(issued(number, NOW_US + days * DAY_US))
     ledger.forget(NOW_US)
     assert [each.serial for each in ledger.issued()] == ["2", "3"]
-
-
-def test_merging_takes_nothing_out(tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    for folder, serial in ((one, "a1"), (other, "b2")):
-        folder.mkdir()
-        Ledger(folder).revoke([Revoked(serial, "plant-01", 1, "")])
-    merge_revoked(one, other)
-    assert set(Ledger(other).revoked()) == {"a1", "b2"}
