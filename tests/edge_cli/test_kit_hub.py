@@ -53,7 +53,9 @@ def test_a_token_for_another_site() -> None:
         answer(ca, ca, "plant-08").enrolment()
 
 
-@pytest.mark.parametrize("url", ["http://hub.example", "hub.example:8443", "https://", "https://h/x", "https://h:x", "https://h?x"])
+@pytest.mark.parametrize(
+    "url", ["http://hub.example", "hub.example:8443", "https://", "https://h/x", "https://h:x", "https://h?x"]
+)
 def test_what_is_no_place_for_enrolment(url: str) -> None:
     with pytest.raises(ConfigError, match="write https://HOST:8443"):
         check_enrol(url)
