@@ -9,7 +9,7 @@ from edge_agent.enrol.address import enrol_address
 from edge_cli.hub_client import HubClient, HubRefusal
 from edge_k3s.spec import Enrolment
 from edge_k3s.table import Row
-from edge_models.errors import ConfigError, RejectedError
+from edge_models.errors import ConfigError, KitError, RejectedError
 from edge_sync.enrol.token import parse_token
 from edge_sync.trust.client import check_root
 
@@ -110,12 +110,20 @@ def register(
     `join_days`: how long their join tokens are good; None: they get passwords, one request a site. Raises
     `RejectedError` where the hub's answer makes no kit.
     """
-    if join_days is None:
-        return [_with_password(row, hub, replace) for row in rows]
     made: list[WithPassword | WithToken] = []
-    for start in range(0, len(rows), MAX_BULK):
-        part = rows[start : start + MAX_BULK]
-        made += _with_tokens(part, hub, replace, join_days)
+    at_once = 1 if join_days is None else MAX_BULK
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        try:
+            if join_days is None:
+                made += [_with_password(row, hub, replace) for row in part]
+            else:
+                made += _with_tokens(part, hub, replace, join_days)
+        except KitError as error:
+            if not made:
+                raise
+            known = f"the first {len(made)} of {len(rows)} sites"
+            raise RejectedError(f"{error}; the hub has registered {known}: use --replace the next time") from None
     return made
 
 
