@@ -22,8 +22,16 @@ app = typer.Typer(add_completion=False)
 _MARKS = {"good": "[green]✓[/]", "mind": "[yellow]![/]", "wrong": "[bold red]✗[/]"}
 
 
-def look_at(kit: Path, root: Path | None, here: bool, prefix: Path = Path("/"), ask_hub: bool = False) -> list[Finding]:
-    """All that was found about this kit; `root`: a file with the operator's root; `prefix`: of the machine's files.
+def look_at(
+    kit: Path,
+    root: Path | None,
+    here: bool,
+    prefix: Path = Path("/"),
+    ask_hub: bool = False,
+    option: str = "--root",
+) -> list[Finding]:
+    """All that was found about this kit; `root`: a file with the operator's root, given as `option`; `prefix`: of the
+    machine's files.
 
     Raises `ConfigError` where there is no kit, or no such root.
     """
@@ -32,7 +40,7 @@ def look_at(kit: Path, root: Path | None, here: bool, prefix: Path = Path("/"), 
         try:
             trusted = root.read_bytes()
         except OSError as error:
-            raise ConfigError(f"--root {root}: {error.strerror}") from None
+            raise ConfigError(f"{option} {root}: {error.strerror}") from None
     look = Look(
         now_s=int(time.time()),
         version=version("edge-agent-kit"),

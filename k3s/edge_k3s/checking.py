@@ -18,6 +18,8 @@ Grade = Literal["good", "mind", "wrong"]
 
 _PIECE_BYTES = 1024 * 1024
 _DAY_S = 86_400
+_INSTALLED = frozenset({"airgap", "manifests", "node", "release"})
+"""Folders that a machine is made from: what lies in them is under the signature, or the kit is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,12 @@ def _whole(kit: Path, sums: bytes) -> Iterator[Finding]:
         return
     yield Finding("good", f"all {len(named)} files are as they were made")
     beside = {sealing.SUMS, sealing.SIGNATURE}
-    present = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
+    present = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_symlink() or path.is_file()}
     strange = sorted(path for path in present - set(named) - beside if not path.startswith("data/"))
-    if strange:
+    among = [path for path in strange if path.partition("/")[0] in _INSTALLED]
+    if among:
+        yield Finding("wrong", f"{among[0]} is no part of the kit", "somebody put it there: ask for a new one")
+    elif strange:
         yield Finding("mind", f"{strange[0]} is no part of the kit", "nothing reads it; see who put it there")
 
 

@@ -52,8 +52,10 @@ ON A MACHINE WITHOUT k3s, FOR A TRIAL
 _AIRGAP = "  airgap/        {what}\n"
 _KEY = """\
   Did your operator give you a file operator.pem? Put it here, and before anything else type
-      openssl pkeyutl -verify -rawin -pubin -inkey operator.pem -in SHA256SUMS -sigfile SHA256SUMS.sig
-  It has to say "Signature Verified Successfully". If not, do not use this kit.
+      openssl pkeyutl -verify -rawin -pubin -inkey operator.pem -in SHA256SUMS -sigfile SHA256SUMS.sig \\
+        && sha256sum -c --quiet SHA256SUMS
+  It has to say "Signature Verified Successfully", and not one line more. If not, do not use this kit: not even its
+  install.sh is then your operator's.
 """
 _UNTIL = "It has to be installed, with a network, by {day}: until then it can join the centre. It can do so once.\n"
 

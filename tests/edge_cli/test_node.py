@@ -458,6 +458,19 @@ def test_install_refuses_a_kit_that_was_changed(run: Run, kit: Path) -> None:
     assert said.err.count("\n") == 1
 
 
+def test_install_names_the_option_that_was_given(run: Run, kit: Path) -> None:
+    said = run("install", kit, "--trust-root", "nofile", "--dry-run", "--root", kit.parent)
+    assert (said.code, said.out) == (2, "")
+    assert "--trust-root nofile: " in said.err
+
+
+@pytest.mark.parametrize("root", ["", "/", "/proc/self/root", "nowhere"])
+def test_install_never_takes_this_machine_for_an_image(run: Run, kit: Path, root: str) -> None:
+    said = run("install", kit, "--root", root, "--dry-run")
+    assert (said.code, said.out) == (2, "")
+    assert "wants a folder that is there and is not /" in said.err
+
+
 def test_install_sh_asks_the_kits_own_program_where_it_is_there(run: Run, kit: Path) -> None:
     """A site file that the site would refuse: the sums agree, nothing is signed, and only the program can tell."""
     root, tools = kit.parent / "machine", kit.parent / "tools"
@@ -476,6 +489,8 @@ def test_install_sh_asks_the_kits_own_program_where_it_is_there(run: Run, kit: P
     said = subprocess.run(words, capture_output=True, text=True, check=False, env=path)
     assert said.returncode == 3
     assert "error: edge-agent node check refuses this kit" in said.stderr
+    assert "site.yaml" in said.stderr, "what it said is not above"
+    assert "site.yaml" not in said.stdout
     assert not (root / "etc").exists()
 
 

@@ -101,6 +101,16 @@ def test_what_lies_beside_is_told_of(full_kit: Path) -> None:
     assert "memory.db" not in minded(findings)
 
 
+@pytest.mark.parametrize("path", ["airgap/more.tar", "manifests/99-more.yaml", "node/x", "release/deep/x", "airgap/l"])
+def test_what_lies_among_the_signed_files_is_wrong(full_kit: Path, path: str) -> None:
+    (full_kit / path).parent.mkdir(exist_ok=True)
+    if path == "airgap/l":
+        (full_kit / path).symlink_to("/etc")
+    else:
+        (full_kit / path).write_text("a stranger's")
+    assert wrong(check_kit(full_kit, LOOK)) == [f"{path} is no part of the kit"]
+
+
 @pytest.mark.parametrize(
     ("later_s", "says"),
     [(7 * 86_400 - 1, []), (7 * 86_400, ["the join token ended 0 minutes ago"]), (10 * 86_400, ["3 days ago"])],

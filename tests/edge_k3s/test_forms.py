@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from edge_k3s.forms.ansible import as_ansible
-from edge_k3s.forms.cloud import as_cloud_init
+from edge_k3s.forms.cloud import as_cloud_init, as_medium
 from edge_k3s.forms.iso import ISO, as_iso
 from edge_k3s.forms.kairos import as_kairos
 from edge_k3s.forms.packed import check_small
@@ -81,6 +81,26 @@ def test_the_command_does_what_it_says(light: KitSpec, sealer: Sealer, tmp_path:
     subprocess.run(["sh", "-c", here], capture_output=True, text=True, check=True)
     assert "SITE=plant-08\n" in (machine / "etc/edge-agent/kit.env").read_text()
     assert not seed.exists(), "copies of secrets are left"
+
+
+def test_what_a_person_types_where_a_cd_failed(joining: KitSpec, sealer: Sealer, tmp_path: Path) -> None:
+    """The medium is mounted no more then. A copy stands in for the mount: everything else is as the file says it."""
+    now_us = time.time_ns() // 1000
+    assert joining.enrol is not None
+    enrol = dataclasses.replace(joining.enrol, expires_us=now_us + 3_600_000_000)
+    spec = dataclasses.replace(joining, made_us=now_us, enrol=enrol)
+    write_kit(spec, tmp_path / "medium" / "kit", sealer)
+    header = small(as_medium(spec, seal(spec, sealer), sealer.public))["user-data"].decode()
+    typed = next(line for line in header.splitlines() if "If it failed: " in line).partition("If it failed: ")[2]
+    (tmp_path / "machine").mkdir()
+    here = (
+        typed.replace("mount -o ro LABEL=cidata", f"cp -r {tmp_path}/medium/.")
+        .replace("/run/edge-agent-seed", f"{tmp_path}/mounted")
+        .replace("--wait", f"--ignore-size --add-route --root {tmp_path}/machine --wait")
+    )
+    done = subprocess.run(["sh", "-c", here], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "SITE=plant-08\n" in (tmp_path / "machine/etc/edge-agent/kit.env").read_text()
 
 
 def test_what_is_too_large_for_a_text_is_refused(joining: KitSpec) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 import shutil
 import stat
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from edge_k3s.kit import write_kit
@@ -79,6 +80,15 @@ def install(root: Path) -> Run:
         return done
 
     return run  # type: ignore[return-value]
+
+
+def resign(kit: Path, sealer: Sealer) -> None:
+    """Sums and signature anew, of what now lies in the kit."""
+    beside = {"SHA256SUMS", "SHA256SUMS.sig"}
+    files = {path.relative_to(kit).as_posix(): path for path in kit.rglob("*") if path.is_file()}
+    sums = sums_of({n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items() if n not in beside})
+    (kit / "SHA256SUMS").write_bytes(sums)
+    (kit / "SHA256SUMS.sig").write_bytes(sealer.sign(sums))
 
 
 def tree(root: Path) -> Tree:
@@ -290,6 +300,86 @@ def test_another_release_for_the_same_site_is_laid_again(
     assert (root / VOLUME / "release" / "press-guard.bundle").read_bytes() == b"a better model"
 
 
+@pytest.mark.parametrize("planted", ["link", "dangling", "parts", "file"])
+def test_what_the_pod_put_into_its_volume_leads_nowhere(bare: Path, root: Path, install: Run, planted: str) -> None:
+    """The pod owns the volume's folder: nothing in it may make root write or own anything outside it."""
+    install(bare)
+    volume, host = root / VOLUME, root / "host"
+    volume.mkdir(parents=True)
+    host.mkdir(mode=0o711)
+    (host / "shadow").write_text("root's")
+    (host / "shadow").chmod(0o600)
+    before = {**tree(host), ".": host.stat()[:6]}
+    if planted == "link":
+        (volume / "release").symlink_to(host)
+    elif planted == "dangling":
+        (volume / "release").symlink_to(host / "new")
+    elif planted == "file":
+        (volume / "release").write_text("the pod's")
+    else:
+        (volume / "release").mkdir()
+        for name in ("press-guard.bundle", ".press-guard.bundle.part", ".door-watch.bundle.part"):
+            (volume / "release" / name).symlink_to(host / "shadow")
+        (volume / "release" / "door-watch.bundle").symlink_to(host)
+    fill(root)
+    assert {**tree(host), ".": host.stat()[:6]} == before
+    assert not (volume / "release").is_symlink()
+    assert {path.name: path.read_bytes() for path in (volume / "release").iterdir() if not path.is_symlink()} == {
+        path.name: path.read_bytes() for path in (bare / "release").iterdir()
+    }
+    assert [path.name for path in volume.parent.iterdir()] == [volume.name], "something is left beside the volume"
+
+
+def test_an_interrupted_copy_is_tidied_up(bare: Path, root: Path, install: Run) -> None:
+    install(bare)
+    (root / VOLUME / "release").mkdir(parents=True)
+    left = (root / VOLUME).parent / ".edge-agent-release.abcdef"
+    (left / "new").mkdir(parents=True)
+    fill(root)
+    assert not left.exists()
+    assert (root / VOLUME / "release" / "press-guard.bundle").is_file()
+
+
+# --- what an older kit laid ---
+
+
+def test_what_this_kit_does_not_name_goes_and_the_memory_stays(
+    bare: Path, now_joining: KitSpec, sealer: Sealer, root: Path, install: Run, tmp_path: Path
+) -> None:
+    """An image and a manifest of an older kit; the file of namespace and volume is never taken away."""
+    manifests, images = root / "var/lib/rancher/k3s/server/manifests", root / "var/lib/rancher/k3s/agent/images"
+    write_kit(now_joining, tmp_path / "older", sealer)
+    (tmp_path / "older/manifests/20-sensors.yaml").write_text("kind: List\n")
+    resign(tmp_path / "older", sealer)
+    install(tmp_path / "older")
+    (manifests / "mine.yaml").write_text("somebody else's\n")
+    carried = now_joining.machine.cargo
+    others = tuple(
+        dataclasses.replace(each, name="edge-agent-kit-2.tar.zst") if ".tar" in each.name else each for each in carried
+    )
+    none = tuple(each for each in carried if ".tar" not in each.name)
+    for name, cargo in (("next", others), ("without", none)):
+        machine = dataclasses.replace(now_joining.machine, cargo=cargo)
+        write_kit(dataclasses.replace(now_joining, machine=machine), tmp_path / name, sealer)
+    (tmp_path / "next/manifests/00-namespace-and-data.yaml").unlink()
+    resign(tmp_path / "next", sealer)
+    gone = [f"/{each.relative_to(root)}" for each in (images / "edge-agent-kit.tar.zst", manifests / "20-sensors.yaml")]
+    before = tree(root)
+    would = install(tmp_path / "next", "--dry-run").stdout.splitlines()
+    assert tree(root) == before
+    assert [line for line in would if "remove" in line] == [f"would remove {path}" for path in gone]
+    said = install(tmp_path / "next").stdout.splitlines()
+    assert [line for line in said if "remove" in line] == [f"remove {path}" for path in gone]
+    assert not any((root / path[1:]).exists() for path in gone)
+    assert not set(gone) & set((root / "etc/edge-agent/placed").read_text().splitlines())
+    assert sorted(path.name for path in manifests.iterdir()) == [
+        "00-namespace-and-data.yaml", "05-secrets.yaml", "10-site.yaml", "mine.yaml",
+    ]  # fmt: skip
+    assert "remove" not in install(tmp_path / "next").stdout
+    assert "remove" not in install(tmp_path / "without").stdout  # a kit that brings no image takes none away
+    assert (images / "edge-agent-kit-2.tar.zst").is_file()
+
+
 # --- what it refuses, each with one line and nothing changed ---
 
 
@@ -312,6 +402,58 @@ def test_a_kit_with_new_sums_that_nobody_signed(bare: Path, root: Path, install:
     names = read_sums((bare / "SHA256SUMS").read_bytes())
     (bare / "SHA256SUMS").write_bytes(sums_of({n: hashlib.sha256((bare / n).read_bytes()).hexdigest() for n in names}))
     refuses(install, root, bare, code=3, says="the signature of this kit is wrong")
+
+
+@pytest.mark.parametrize("path", ["airgap/k3s-install.sh", "airgap/k3s", "manifests/99-more.yaml", "node/x/y"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_kit_that_somebody_added_to(
+    now_joining: KitSpec, sealer: Sealer, root: Path, install: Run, tmp_path: Path, path: str, signed: bool
+) -> None:
+    """Every sum and the signature are right: of the stranger's file they say nothing."""
+    kit = tmp_path / "kit"
+    write_kit(dataclasses.replace(now_joining, machine=Machine()), kit, sealer if signed else None)
+    (kit / path).parent.mkdir(exist_ok=True)
+    (kit / path).write_text(f"#!/bin/sh\ntouch {root}/ran\n")
+    refuses(install, root, kit, code=3, says=f"{path} is no part of this kit")
+
+
+def test_a_file_beside_the_kit_is_nobodys_business(bare: Path, root: Path, install: Run) -> None:
+    (bare / "System Volume Information").mkdir()
+    (bare / "System Volume Information" / "x").write_text("")
+    install(bare)
+
+
+def test_a_key_of_another_kind_that_ends_in_the_operators(root: Path, install: Run, sealer: Sealer, bare: Path) -> None:
+    """An RSA key whose public exponent is the operator's Ed25519 key: its DER ends in the same 32 bytes."""
+    exponent = int(sealer.public, 16)
+    while True:
+        made = rsa.generate_private_key(65537, 2048).private_numbers()
+        n, order = made.public_numbers.n, (made.p - 1) * (made.q - 1)
+        if math.gcd(exponent, order) == 1:
+            break
+    public = rsa.RSAPublicNumbers(exponent, n).public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    assert public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).endswith(bytes.fromhex(sealer.public))
+    (bare / "site.yaml").write_text("site: plant-66\n")
+    (bare / "signing-key.pem").write_bytes(pem)
+
+    def sign(data: bytes) -> bytes:
+        digest = bytes.fromhex("3031300d060960864801650304020105000420") + hashlib.sha256(data).digest()
+        padded = b"\x00\x01" + b"\xff" * (256 - 3 - len(digest)) + b"\x00" + digest
+        return pow(int.from_bytes(padded), pow(exponent, -1, order), n).to_bytes(256)
+
+    resign(bare, Sealer(sealer.public, sign))
+    verified = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "signing-key.pem", "-in", "SHA256SUMS"]
+    subprocess.run([*verified, "-sigfile", "SHA256SUMS.sig"], cwd=bare, check=True, capture_output=True)
+    refuses(install, root, bare, "--key", sealer.public, code=3, says="a key of another kind than Ed25519")
+
+
+def test_a_key_that_the_root_only_mentions(
+    now_joining: KitSpec, sealer: Sealer, root: Path, install: Run, tmp_path: Path
+) -> None:
+    longer = b'{"signed": {"keys": {"x": {"keyval": {"public": "00%s00"}}}}}' % sealer.public.encode()
+    write_kit(dataclasses.replace(now_joining, root=longer), tmp_path / "kit", sealer)
+    refuses(install, root, tmp_path / "kit", code=3, says="a key that its root.json does not know")
 
 
 def test_a_kit_of_another_key(bare: Path, root: Path, install: Run, sealer: Sealer) -> None:
@@ -420,6 +562,25 @@ def test_a_clock_that_stands_still_at_1970_is_no_reason_to_refuse(
 @pytest.mark.parametrize("words", [["--nonsense"], ["--wait"], ["--purge"]])
 def test_an_option_that_is_none(bare: Path, root: Path, install: Run, words: list[str]) -> None:
     refuses(install, root, bare, *words, code=2, says="--")
+
+
+@pytest.mark.parametrize("given", ["", "/", "//", "/.", "/proc/self/root", "nowhere"])
+@pytest.mark.parametrize("words", [["--dry-run"], ["--uninstall", "--dry-run"]])
+def test_a_root_that_is_this_machine_or_none(bare: Path, given: str, words: list[str]) -> None:
+    """Only ever with --dry-run: what it must not do is done to the machine that tests run on."""
+    done = subprocess.run(
+        ["sh", bare / "install.sh", "--root", given, *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: --root wants a folder that is there and is not /" in done.stderr
+
+
+def test_a_root_is_meant_from_where_one_stands(bare: Path, root: Path) -> None:
+    """And not from the kit's folder, where the script works."""
+    words = ["sh", str(bare / "install.sh"), "--root", root.name]
+    subprocess.run(words, cwd=root.parent, capture_output=True, text=True, check=True)
+    assert (root / "etc/edge-agent/kit.env").is_file()
+    assert not (bare / root.name).exists()
 
 
 # --- taking it away ---

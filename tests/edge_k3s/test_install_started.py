@@ -16,6 +16,7 @@ import pytest
 from edge_k3s.kit import write_kit
 from edge_k3s.sealing import Sealer
 from edge_k3s.spec import KitSpec
+from edge_k3s.spec import Machine as MachineSpec
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -158,6 +159,16 @@ def test_a_volume_that_is_late_is_left_to_the_unit(machine: Machine) -> None:
     assert (machine.root / "var/lib/rancher/k3s/storage/pvc-1/release/press-guard.bundle").exists()
 
 
+def test_a_volume_on_a_disk_of_its_own_is_refused(machine: Machine) -> None:
+    """Nothing can be renamed into it, and what is copied into it would follow the pod's links."""
+    volume = "/var/lib/rancher/k3s/storage/pvc-1"
+    mount = f"mkdir -p {volume}; mount -t tmpfs none {volume}"
+    done = machine.run("-c", f"{mount}; sh /kit/install.sh {' '.join(OPTIONS)}", code=2)
+    assert f"error: the site's volume {volume} is a disk of its own" in done.stderr
+    machine.run("/kit/install.sh", *OPTIONS)
+    assert (machine.root / f"{volume[1:]}/release/press-guard.bundle").is_file()
+
+
 def test_it_is_taken_away_without_the_kit(machine: Machine) -> None:
     machine.run("/kit/install.sh", *OPTIONS)
     machine.calls()
@@ -178,6 +189,72 @@ def test_it_is_taken_away_without_the_kit(machine: Machine) -> None:
     }
     assert left == set()
     assert (machine.root / "var/lib/rancher/k3s/storage/pvc-1").is_dir()
+
+
+HOLDS = {
+    "a mount": ("mkdir -p /run/k3s/x; mount -t tmpfs none /run/k3s/x", "/run/k3s/x mounted"),
+    "a process": (
+        "d=/var/lib/rancher/k3s/data/current/bin; mkdir -p $d; cp /usr/bin/sleep $d/containerd-shim; "
+        "$d/containerd-shim 60 & trap 'kill $!; wait' EXIT; "
+        "until [ $(readlink /proc/$!/exe) = $d/containerd-shim ]; do :; done",
+        "/proc/",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOLDS)
+def test_purged_only_once_nothing_of_k3s_is_alive(machine: Machine, what: str) -> None:
+    """Not half of it with errors: first nothing, and after the restart of the machine all."""
+    machine.run("/kit/install.sh", *OPTIONS)
+    shutil.rmtree(machine.root / "kit")
+    hold, says = HOLDS[what]
+    script = "/var/lib/edge-agent-kit/install.sh"
+    done = machine.run("-c", f"{hold}; sh {script} --uninstall --purge", code=4)
+    assert done.stderr.startswith(f"error: k3s is switched off and left {says}")
+    assert done.stderr.endswith(": restart this machine, then run this again\n")
+    assert done.stderr.count("\n") == 1
+    assert (machine.root / "var/lib/rancher/k3s/storage/pvc-1/release/press-guard.bundle").is_file()
+    # The mount and the process are gone with the shell that had them, as after a restart.
+    assert machine.run(script, "--uninstall", "--purge").stderr == ""
+    for path in ("var/lib/rancher/k3s", "run/k3s", "etc/rancher/k3s", "etc/edge-agent", "var/lib/edge-agent-kit"):
+        assert not (machine.root / path).exists(), path
+
+
+def test_a_disk_that_fstab_mounts_is_no_reason_to_restart_for_ever(machine: Machine) -> None:
+    machine.run("/kit/install.sh", *OPTIONS)
+    (machine.root / "etc/fstab").write_text("none /var/lib/rancher/k3s/storage tmpfs defaults 0 0\n")
+    mount = "mount -t tmpfs none /var/lib/rancher/k3s/storage"
+    done = machine.run("-c", f"{mount}; sh /var/lib/edge-agent-kit/install.sh --uninstall --purge")
+    assert "mind: something of /var/lib/rancher/k3s is left" in done.stderr
+
+
+def test_a_k3s_that_was_here_applies_all_of_it_anew(machine: Machine, joining: KitSpec, sealer: Sealer) -> None:
+    """It ran when the site was taken away, and knows its manifests: but for a restart it would skip every one."""
+    now_us = time.time_ns() // 1000
+    assert joining.enrol is not None
+    enrol = dataclasses.replace(joining.enrol, expires_us=now_us + 3_600_000_000)
+    spec = dataclasses.replace(joining, made_us=now_us, enrol=enrol, machine=MachineSpec())
+    write_kit(spec, machine.root / "site", sealer)
+    machine.tool("k3s", joining.machine.cargo[0].source.read_text())
+    (machine.root / "run" / "k3s-is-active").touch()
+    (machine.root / "var/lib/rancher/k3s/storage/pvc-1").mkdir(parents=True)
+    for _ in range(2):
+        machine.run("/site/install.sh", *OPTIONS)
+        assert machine.calls().count("restart k3s") == 1
+        machine.run("/site/install.sh", *OPTIONS)
+        assert "restart k3s" not in machine.calls(), "it is done once"
+        machine.run("/site/install.sh", "--uninstall")
+        machine.calls()
+
+
+def test_that_restart_is_made_too_where_the_first_run_was_cut_off(machine: Machine, joining: KitSpec) -> None:
+    machine.run("/kit/install.sh", *OPTIONS)
+    (machine.root / "etc/edge-agent/kit.env").write_text("SITE=plant-08\n")
+    machine.tool("systemctl", '#!/bin/sh\n[ "$1" != daemon-reload ] || kill -9 $PPID\n')
+    machine.run("/kit/install.sh", *OPTIONS, code=-9)
+    machine.tool("systemctl", SYSTEMCTL)
+    machine.run("/kit/install.sh", *OPTIONS)
+    assert "restart k3s" in machine.calls()
 
 
 def test_a_processor_that_the_k3s_is_not_for(machine: Machine, joining: KitSpec) -> None:

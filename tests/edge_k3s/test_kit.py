@@ -105,6 +105,26 @@ def test_sha256sum_notices_one_changed_byte(kit: Path) -> None:
     assert "release/press-guard.bundle: FAILED" in done.stdout
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_what_the_technician_types_first_covers_what_runs_next(full_kit: Path) -> None:
+    (full_kit / "operator.pem").write_bytes((full_kit / "signing-key.pem").read_bytes())
+    lines = iter((full_kit / "README.txt").read_text().splitlines())
+    typed = next(line for line in lines if "openssl pkeyutl" in line)
+    while typed.endswith("\\"):
+        typed += "\n" + next(lines)
+
+    def said() -> tuple[int, str]:
+        done = subprocess.run(["sh", "-c", typed], cwd=full_kit, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    assert said() == (0, "Signature Verified Successfully\n")
+    with (full_kit / "install.sh").open("a") as script:
+        script.write("# and what a stranger wants\n")
+    code, text = said()
+    assert code != 0
+    assert "install.sh: FAILED" in text
+
+
 def test_secrets_are_in_secrets_and_in_the_secret_only(spec: KitSpec, kit: Path) -> None:
     for path, data in contents(kit).items():
         for name, secret in spec.secrets.items():

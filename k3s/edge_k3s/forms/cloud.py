@@ -22,7 +22,7 @@ _MOUNT = "/run/edge-agent-seed"
 _HEADER = """\
 #cloud-config
 # Makes this machine a node of {site}. It holds passwords: treat this file like a key.
-# What it did is in /var/log/cloud-init-output.log. If it failed: sh {again}
+# What it did is in /var/log/cloud-init-output.log. If it failed: {again}
 """
 
 
@@ -52,25 +52,26 @@ def as_cloud_init(spec: KitSpec, kit: Tree, key: str | None) -> Tree:
         ],
         "runcmd": [["sh", "-c", "; ".join(steps)]],
     }
-    return _seed(spec, kit, config, f"{_SEED}/install.sh")
+    return _seed(spec, kit, config, f"sh {_SEED}/install.sh")
 
 
 def as_medium(spec: KitSpec, kit: Tree, key: str | None) -> Tree:
     """The same for a medium labelled `LABEL` that has the kit beside the two files, k3s and images included."""
+    # The medium is not left mounted, whatever came of it: who does it again by hand mounts it again.
+    install = [f"mkdir -p {_MOUNT}", f"mount -o ro LABEL={LABEL} {_MOUNT}", install_words(f"{_MOUNT}/kit", key)]
     steps = [
-        f"mkdir -p {_MOUNT}",
-        f"mount -o ro LABEL={LABEL} {_MOUNT}",
-        install_words(f"{_MOUNT}/kit", key),
+        *install,
         "code=$?",
         f"umount {_MOUNT}",
         "exit $code",
     ]
     config = {"hostname": spec.site, "runcmd": [["sh", "-c", "; ".join(steps)]]}
-    tree: dict[str, File | Cargo | Made] = dict(_seed(spec, kit, config, f"{_MOUNT}/kit/install.sh"))
+    tree: dict[str, File | Cargo | Made] = dict(_seed(spec, kit, config, "; ".join(install)))
     return tree | {f"kit/{path}": each for path, each in kit.items()}
 
 
 def _seed(spec: KitSpec, kit: Tree, config: Mapping[str, Any], again: str) -> Tree:
+    """The two files. `again`: what a person types where it failed."""
     sums = kit[SUMS]
     assert isinstance(sums, File)  # noqa: S101 - `seal` made it
     # Another kit is another instance to cloud-init, which then does all of it again.

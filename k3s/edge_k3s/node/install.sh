@@ -25,6 +25,7 @@ ROOT='' DO=install DRY='' PURGE='' KEY='' ROUTE='' SETTINGS='' ANY_SIZE='' WAIT=
 STATE=/var/lib/edge-agent-kit # what of the kit stays on the machine
 NODE=/etc/edge-agent          # whose node this machine is, and which files the kit put here
 MANIFESTS=/var/lib/rancher/k3s/server/manifests
+IMAGES=/var/lib/rancher/k3s/agent/images
 UNITS=/etc/systemd/system
 SITE_UID=10001 # of the process in the pod
 
@@ -41,17 +42,26 @@ value_of() { sed -n "s/^$1=//p" "$2"; } # NAME FILE
 
 # --- the kit ---
 
+in_kit() { sed -n 's/^[0-9a-f]\{64\}  //p' SHA256SUMS | grep -- "$1" || :; } # only what the sums name is laid or run
+
 check_kit() {
   [ -f SHA256SUMS ] && [ -f kit.env ] || fail 3 "$HERE is no kit: SHA256SUMS or kit.env is missing"
   has sha256sum || fail 2 "sha256sum is not on this machine: install coreutils"
   found=$(sha256sum -c SHA256SUMS 2>&1) ||
     fail 3 "this kit was changed or is not whole: $(printf '%s\n' "$found" | grep -v ': OK$' | head -n 1). Get a new one"
   check_signature
+  # A file that the sums do not name is under no signature. Theirs are said twice here: what is said once is strange.
+  strange=$({ in_kit ''; in_kit ''; find airgap manifests node release ! -type d 2>/dev/null || :; } | sort | uniq -u |
+    head -n 1)
+  [ -z "$strange" ] || fail 3 "$strange is no part of this kit: somebody put it there. Get a new one"
   # Where the kit's own program is here already, it looks closer.
   if [ -z "${EDGE_KIT_CHECKED:-}" ] && has edge-agent; then
-    edge-agent node check "$HERE" >/dev/null || case $? in
-    1 | 3) fail 3 "edge-agent node check refuses this kit: what it said is above" ;;
-    *) mind "edge-agent node check could not be run" ;;
+    said=$(edge-agent node check "$HERE" 2>&1) || case $? in
+    1 | 3)
+      printf '%s\n' "$said" >&2
+      fail 3 "edge-agent node check refuses this kit: what it said is above"
+      ;;
+    *) mind "edge-agent node check could not be run: $(printf '%s\n' "$said" | tail -n 1)" ;;
     esac
   fi
   [ "$(value_of KIT_FORMAT kit.env)" = 1 ] || fail 3 "this kit is of a format that its install.sh does not know"
@@ -73,8 +83,10 @@ check_signature() {
   esac
   openssl pkeyutl -verify -rawin -pubin -inkey signing-key.pem -in SHA256SUMS -sigfile SHA256SUMS.sig \
     >/dev/null 2>&1 || fail 3 "the signature of this kit is wrong: somebody changed it. Ask for a new one"
-  signer=$(openssl pkey -pubin -in signing-key.pem -outform DER | tail -c 32 | od -An -v -tx1 | tr -d ' \n')
-  grep -q "$signer" root.json || fail 3 "this kit was signed by a key that its root.json does not know"
+  der=$(openssl pkey -pubin -in signing-key.pem -outform DER | od -An -v -tx1 | tr -d ' \n')
+  signer=${der#302a300506032b6570032100} # of an Ed25519 key (RFC 8410); 32 bytes follow, and nothing else
+  [ "$signer" != "$der" ] && [ ${#signer} = 64 ] || fail 3 "this kit was signed by a key of another kind than Ed25519"
+  grep -q "\"public\": *\"$signer\"" root.json || fail 3 "this kit was signed by a key that its root.json does not know"
   [ -z "$KEY" ] || [ "$KEY" = "$signer" ] || fail 3 "this kit was signed by key $signer, not by $KEY"
 }
 
@@ -162,7 +174,7 @@ check_route() {
     "or run this again with --add-route"
 }
 
-brings() { [ -f "airgap/$1" ]; }
+brings() { in_kit '' | grep -qxF -- "airgap/$1"; }
 
 # --- laying files ---
 
@@ -193,7 +205,6 @@ lay() { # MODE SOURCE TARGET: whole or not at all
   mv -f "$part" "$target"
 }
 
-in_kit() { sed -n 's/^[0-9a-f]*  //p' SHA256SUMS | grep -- "$1" || :; } # only what the sums name is laid
 
 lay_all() {
   if [ -z "$DRY" ]; then
@@ -201,11 +212,13 @@ lay_all() {
     chmod 0700 "$ROOT$NODE" "$ROOT$STATE"
     touch "$ROOT$NODE/placed"
   fi
+  # Noted before, so that it is done too where this run is interrupted.
+  if [ -z "$ROOT$DRY" ] && ! cmp -s kit.env "$NODE/kit.env"; then touch "$STATE/restart"; fi
   lay 0644 kit.env $NODE/kit.env # first: from here on this machine is this site's
   lay 0755 install.sh $STATE/install.sh
   if brings k3s || [ -n "$SETTINGS" ]; then lay_settings; fi
   for image in $(in_kit '^airgap/.*\.tar\(\.gz\|\.zst\)\?$'); do
-    lay 0644 "$image" "/var/lib/rancher/k3s/agent/images/${image#airgap/}"
+    lay 0644 "$image" "$IMAGES/${image#airgap/}"
   done
   if [ -z "$DRY" ]; then
     # Secrets are among them: nobody else looks in, whatever made the folder.
@@ -292,6 +305,31 @@ lay_k3s() {
   fi
 }
 
+# What an older kit laid into the folders that k3s reads, and this one does not name, goes. The file of the namespace
+# and the volume stays whatever happens: k3s would remove both, and the site's memory with them.
+tidy() {
+  wanted=$(in_kit '' | sed -n "s|^manifests/|$MANIFESTS/|p; s|^airgap/|$IMAGES/|p")
+  before=$(cat "$ROOT$NODE/placed" 2>/dev/null) || return 0
+  images="^$IMAGES/"
+  case $wanted in *"$IMAGES/"*.tar*) ;; *) images="^$MANIFESTS/" ;; esac # a kit that brings none takes none away
+  printf '%s\n' "$before" | grep -e "^$MANIFESTS/" -e "$images" | grep -vxF -e "$wanted" |
+    grep -vxF "$MANIFESTS/00-namespace-and-data.yaml" | while read -r path; do
+    if [ -n "$DRY" ]; then
+      say "would remove $path"
+      continue
+    fi
+    say "remove $path"
+    rm_file "$path"
+    grep -vxF -- "$path" "$ROOT$NODE/placed" >"$ROOT$NODE/placed.part" || :
+    mv -f "$ROOT$NODE/placed.part" "$ROOT$NODE/placed"
+  done
+}
+
+rm_file() { # one that was placed
+  case $1 in *05-secrets.yaml) [ ! -f "$ROOT$1" ] || wipe "$ROOT$1" ;; esac
+  rm -f "$ROOT$1"
+}
+
 # --- starting ---
 
 start() {
@@ -304,8 +342,17 @@ start() {
     say "start k3s (this may take some minutes)"
     systemctl start k3s || fail 4 "k3s did not start: journalctl -u k3s says why; then run this again"
   else
-    case $CHANGED in *etc/rancher* | *psa.yaml* | *audit.yaml* | *bin/k3s* | *k3s.service*) systemctl restart k3s ;; esac
+    case $CHANGED in *etc/rancher* | *psa.yaml* | *audit.yaml* | *bin/k3s* | *k3s.service*)
+      touch "$STATE/restart"
+      ;;
+    esac
+    # A k3s that runs skips a manifest that it applied once, whatever became of the objects since: all of them anew.
+    if [ -f "$STATE/restart" ]; then
+      say "restart k3s (this may take some minutes)"
+      systemctl restart k3s || fail 4 "k3s did not start: journalctl -u k3s says why; then run this again"
+    fi
   fi
+  rm -f "$STATE/restart"
 }
 
 kube() {
@@ -331,22 +378,34 @@ fill() {
       "(k3s kubectl -n edge-agent get pods). It is tried again by itself, and at every start of this machine"
     sleep 2
   done
-  inside=$ROOT$folder/release
-  mkdir -p "$inside"
-  for file in "$from"/*; do
-    name=${file##*/}
-    cp "$file" "$inside/.$name.part"
-    own "$inside/.$name.part" 0440
-    mv -f "$inside/.$name.part" "$inside/$name"
-  done
-  own "$inside" 0750
-  sync
+  into "$from" "$ROOT$folder"
   [ ! -f "$from/.mark" ] || mv -f "$from/.mark" "$ROOT$STATE/release.done"
   rm -rf "$from"
   say "the first release is in the site's volume: restart the site"
   kube -n edge-agent rollout restart deployment/site
   kube -n edge-agent rollout status deployment/site --timeout="${WAIT}s" ||
     fail 4 "the site does not run yet: k3s kubectl -n edge-agent logs deployment/site"
+}
+
+# The pod owns the volume's folder and may have put links there that lead anywhere on this machine. So the release is
+# made beside that folder, where the pod never comes, and gets in by a rename, which follows no link.
+into() { # RELEASE VOLUME
+  beside=$(dirname "$2")
+  [ "$(stat -c %d "$beside")" = "$(stat -c %d "$2")" ] ||
+    fail 2 "the site's volume $2 is a disk of its own: mount that disk at $beside"
+  rm -rf "$beside"/.edge-agent-release.* # of a run that was interrupted
+  made=$(mktemp -d "$beside/.edge-agent-release.XXXXXX")
+  mkdir -m 0700 "$made/new"
+  for file in "$1"/*; do
+    cp "$file" "$made/new/"
+    own "$made/new/${file##*/}" 0440
+  done
+  own "$made/new" 0750
+  sync
+  if [ -e "$2/release" ] || [ -L "$2/release" ]; then mv -fT "$2/release" "$made/old" || :; fi
+  mv -fT "$made/new" "$2/release" || fail 4 "something got in the way in the site's volume: run this again"
+  rm -rf "$made"
+  sync
 }
 
 own() { # PATH MODE
@@ -384,8 +443,13 @@ uninstall() {
       systemctl disable -q --now k3s 2>/dev/null || :
       if [ -x /usr/local/bin/k3s-killall.sh ]; then
         /usr/local/bin/k3s-killall.sh >/dev/null 2>&1 || :
-      else
+      elif [ -z "$PURGE" ]; then
         mind "restart this machine to end what k3s left running"
+      fi
+      # Before anything is removed: after the restart this has to be here to be run again.
+      if [ -n "$PURGE" ]; then
+        alive=$(left_alive | head -n 1)
+        [ -z "$alive" ] || fail 4 "k3s is switched off and left $alive: restart this machine, then run this again"
       fi
     elif [ -n "$PURGE" ]; then
       kube delete namespace edge-agent --ignore-not-found --timeout=120s || :
@@ -398,22 +462,39 @@ uninstall() {
       continue
     fi
     say "remove $path"
-    case $path in *05-secrets.yaml) wipe "$ROOT$path" ;; esac
-    rm -f "$ROOT$path"
+    rm_file "$path"
   done <"$ROOT$NODE/placed"
   if [ -n "$mine" ] && [ -z "$DRY" ]; then
     rm -f "$ROOT$UNITS/k3s.service" "$ROOT$UNITS/k3s.service.env" # of k3s-install.sh
   fi
   if [ -n "$mine" ] && [ -n "$PURGE" ]; then
     for path in /var/lib/rancher/k3s /etc/rancher/k3s /var/lib/kubelet /run/k3s; do
-      [ ! -d "$ROOT$path" ] || if [ -n "$DRY" ]; then say "would remove $path"; else say "remove $path" && rm -rf "$ROOT$path"; fi
+      [ -d "$ROOT$path" ] || continue
+      if [ -n "$DRY" ]; then
+        say "would remove $path"
+        continue
+      fi
+      say "remove $path"
+      rm -rf "$ROOT$path" || mind "something of $path is left"
     done
   fi
+  cd / # out of what goes
   [ -n "$DRY" ] || rm -rf "$ROOT$STATE" "$ROOT$NODE"
   if [ -z "$ROOT" ] && [ -z "$DRY" ]; then systemctl daemon-reload; fi
   if [ -z "$PURGE" ]; then
     say "${site:-the site} is no longer installed; what it remembers is still in /var/lib/rancher/k3s (--purge removes it)"
   fi
+}
+
+left_alive() { # what of k3s is mounted or runs, though k3s was stopped
+  while read -r _ at _; do
+    case $at/ in /var/lib/rancher/k3s/* | /var/lib/kubelet/* | /run/k3s/*) ;; *) continue ;; esac
+    # What fstab mounts there is the machine's own, and there again after a restart.
+    grep -qs "^[^#[:space:]]*[[:space:]]\{1,\}${at}[[:space:]]" /etc/fstab || echo "$at mounted"
+  done </proc/self/mounts
+  for program in /proc/[0-9]*/exe; do
+    case $(readlink "$program") in /var/lib/rancher/k3s/*) echo "${program%/exe} running" ;; esac
+  done
 }
 
 wipe() { # a file's bytes, as well as a flash disk allows
@@ -439,7 +520,11 @@ while [ $# -gt 0 ]; do
     case $1 in
     --key) KEY=$2 ;;
     --wait) WAIT=$2 ;;
-    --root) ROOT=${2%/} ;;
+    --root)
+      # From here on absolute, and never this machine itself, by whatever name.
+      ROOT=$([ -n "$2" ] && CDPATH='' cd -P -- "$2" 2>/dev/null && pwd -P) || ROOT=
+      case $ROOT in '' | / | //) fail 2 "--root wants a folder that is there and is not /: '$2' is none" ;; esac
+      ;;
     esac
     shift
     ;;
@@ -465,8 +550,10 @@ SITE=$(value_of SITE kit.env)
 check_machine
 lay_all
 lay_k3s
+old=$(tidy)
+[ -z "$old" ] || say "$old"
 if [ -n "$DRY" ]; then
-  [ -n "$CHANGED" ] || say "nothing is to be done: this machine is a node of $SITE"
+  [ -n "$CHANGED$old" ] || say "nothing is to be done: this machine is a node of $SITE"
   exit 0
 fi
 start
