@@ -10,9 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import needed
 import pytest
-
-from edge_hub.broker.mosquitto import find_mosquitto
 
 ROOT = Path(__file__).parents[2]
 PORTS = ("8600", "8090", "8080", "8883", "8443")
@@ -134,8 +133,7 @@ def test_a_fleet(shell: Shell) -> None:
 
 def test_a_machine_at_a_site_whose_k3s_is_no_k3s(shell: Shell) -> None:
     serve, provision, check = blocks("A machine at a site")
-    if find_mosquitto() is None:
-        pytest.skip("mosquitto is not installed")
+    needed.mosquitto()
     shell.leave_running(serve)
     wait((shell.folder / "out" / "hub" / "hub.json").exists)
     shell.run(blocks("A fleet")[1])

@@ -5,7 +5,6 @@ import csv
 import itertools
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from edge_cli.hub_client import HubClient, connect
 from edge_cli.main import main
 from edge_cli.node_join import join_by_hand
 from edge_hub.broker.passwords import PasswordHash
+from edge_hub.broker.process import free_port
 from edge_k3s.kitenv import read_env
 from edge_k3s.sealing import targets_keys
 
@@ -55,11 +55,6 @@ BUNDLE = Path(__file__).parents[2] / "models" / "edge_models" / "data" / "trace-
 
 numbers = itertools.count(1)
 """Of sites: the hub is every test's, and a site at it is one test's."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def until(true: Callable[[], object], what: str) -> None:

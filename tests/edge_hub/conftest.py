@@ -1,16 +1,15 @@
 """Real brokers, real connections."""
 
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import needed
 import pytest
 
 from edge_hub.broker import BrokerFolder, BrokerProcess
-from edge_hub.broker.mosquitto import find_mosquitto
 from edge_hub.store import Store
 from edge_sync.batch import encode
 from edge_sync.mqtt import Broker, Down, Event, Link, Message, Up, Will
@@ -59,10 +58,8 @@ class Client:
 @pytest.fixture(params=["mosquitto", "amqtt"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Each kind of broker that can run here."""
-    if request.param == "mosquitto" and find_mosquitto() is None:
-        if os.environ.get("EDGE_TESTS_NEED_MOSQUITTO") == "1":
-            pytest.fail("mosquitto is not installed, and EDGE_TESTS_NEED_MOSQUITTO is 1")
-        pytest.skip("mosquitto is not installed")
+    if request.param == "mosquitto":
+        needed.mosquitto()
     return str(request.param)
 
 

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import needed
 import orjson
 import pytest
 from operator_desk import Operator
 
 from edge_cli.hub_client import HubClient
 from edge_hub.broker import BrokerFolder, BrokerProcess
-from edge_hub.broker.mosquitto import find_mosquitto
 from edge_sync.answers import opened
 from edge_sync.batch import encode
 from edge_sync.mqtt import Broker, Event, Link, Message, Up
@@ -181,10 +181,8 @@ def stream() -> Callable[..., Stream]:
 @pytest.fixture(params=["mosquitto", "amqtt"])
 def broker_kind(request: pytest.FixtureRequest) -> str:
     """Each kind of broker that can run here."""
-    if request.param == "mosquitto" and find_mosquitto() is None:
-        if os.environ.get("EDGE_TESTS_NEED_MOSQUITTO") == "1":
-            pytest.fail("mosquitto is not installed, and EDGE_TESTS_NEED_MOSQUITTO is 1")
-        pytest.skip("mosquitto is not installed")
+    if request.param == "mosquitto":
+        needed.mosquitto()
     return str(request.param)
 
 

@@ -4,7 +4,6 @@ Held: sync/SPEC.md, section Enrolment.
 """
 
 import json
-import os
 import random
 import socket
 import sqlite3
@@ -18,13 +17,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import needed
 import pytest
 from certificates import Authorities
 from est_client import Node
 from plain_client import Client
 
 from edge_hub.broker import BrokerFolder
-from edge_hub.broker.mosquitto import find_mosquitto
 from edge_hub.broker.probe import CONNACK_ACCEPTED, connect_packet
 from edge_hub.broker.process import free_port
 from edge_hub.enrol.ledger import Ledger
@@ -36,10 +35,7 @@ EPOCH = "00112233aabbccdd"
 
 @pytest.fixture(autouse=True)
 def _mosquitto() -> None:
-    if find_mosquitto() is None:
-        if os.environ.get("EDGE_TESTS_NEED_MOSQUITTO") == "1":
-            pytest.fail("mosquitto is not installed, and EDGE_TESTS_NEED_MOSQUITTO is 1")
-        pytest.skip("mosquitto is not installed")
+    needed.mosquitto()
 
 
 class Fleet:

@@ -19,11 +19,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import needed
 import pytest
 import yaml
 from shifted_clock import ShiftedClock
 
-from edge_hub.broker.mosquitto import find_mosquitto
 from edge_hub.broker.process import free_port
 from edge_models.shipped import shipped_path
 from edge_sync.enrol.certificate import load_pem, read_identity
@@ -207,8 +207,7 @@ class Relay:
 @pytest.fixture
 def enrolling(tmp_path: Path, new_hub: Callable[..., Any]) -> Enrolling:
     """A hub that is not started yet."""
-    if find_mosquitto() is None:
-        pytest.skip("mosquitto is not installed")
+    needed.mosquitto()
     return Enrolling(tmp_path, new_hub)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import needed
 import pytest
 from small_hub import DAY, MakeHub, SmallHub, utc_now
 
@@ -61,8 +62,7 @@ class TlsBroker:
 @pytest.fixture
 def make_broker(tmp_path: Path) -> Iterator[Callable[[SmallHub], TlsBroker]]:
     """Starts brokers."""
-    if MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed")
+    needed.mosquitto()
     made: list[TlsBroker] = []
 
     def make(hub: SmallHub) -> TlsBroker:

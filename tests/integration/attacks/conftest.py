@@ -1,22 +1,18 @@
 """Fleets of one broker each, for who owns that broker."""
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import needed
 import pytest
 from attacker import Ground
-
-from edge_hub.broker.mosquitto import find_mosquitto
 
 NewGround = Callable[..., Ground]
 
 
 def _kind(request: pytest.FixtureRequest) -> Any:
-    if request.param == "mosquitto" and find_mosquitto() is None:
-        if os.environ.get("EDGE_TESTS_NEED_MOSQUITTO") == "1":
-            pytest.fail("mosquitto is not installed, and EDGE_TESTS_NEED_MOSQUITTO is 1")
-        pytest.skip("mosquitto is not installed")
+    if request.param == "mosquitto":
+        needed.mosquitto()
     return request.param
 
 

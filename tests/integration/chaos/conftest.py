@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import needed
 import orjson
 import pytest
 import yaml
@@ -482,10 +483,8 @@ def _acts(disk: Path) -> Iterator[str]:
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A broker of each kind and a hub, running."""
     kind = request.param
-    if kind == "mosquitto" and find_mosquitto() is None:
-        if os.environ.get("EDGE_TESTS_NEED_MOSQUITTO") == "1":
-            pytest.fail("mosquitto is not installed, and EDGE_TESTS_NEED_MOSQUITTO is 1")
-        pytest.skip("mosquitto is not installed")
+    if kind == "mosquitto":
+        needed.mosquitto()
     made = World(tmp_path, kind)
     try:
         made.begin()
