@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edge_agent.enrol.address import enrol_address
+from edge_agent.enrol.identity import IdentityFolder
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.keep import ALL, MAX_DAYS, Keep, KeepRule
 from edge_sync.mqtt import Broker
@@ -191,13 +192,13 @@ class Site:
         if hub is None:
             raise ConfigError("this site file names no hub: add `hub:` with `broker` and `root`")
         if hub.enrol is not None:
-            folder = self.identity
+            folder = IdentityFolder(self.identity, self.config.site)
             return Broker(
                 url=hub.broker,
                 client_id=self.config.site,
-                ca_file=folder / "ca.pem",
-                cert_file=folder / "certificate.pem",
-                key_file=folder / "key.pem",
+                ca_file=folder.ca,
+                cert_file=folder.certificate,
+                key_file=folder.key,
                 enrolled=True,
                 reconnect_max_s=hub.reconnect_max_s,
             )

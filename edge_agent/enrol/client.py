@@ -18,6 +18,7 @@ from edge_sync.enrol.est import (
     BASE64,
     CACERTS,
     ENROLL,
+    HEALTH,
     MAX_ANSWER_BYTES,
     REENROLL,
     REQUEST_TYPE,
@@ -25,8 +26,6 @@ from edge_sync.enrol.est import (
     unpack_certificates,
 )
 from edge_sync.enrol.token import JoinToken, basic
-
-HEALTH = "/healthz"
 
 TIMEOUT_S = 20.0
 """For each step of a connection: a link by satellite needs a few seconds."""

@@ -9,7 +9,6 @@ from edge_k3s.names import check_file
 from edge_k3s.spec import Cargo
 from edge_models.errors import ConfigError
 
-_PIECE_BYTES = 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 _MACHINES = {62: "amd64", 183: "arm64"}
@@ -65,15 +64,12 @@ def image_cargo(paths: Sequence[Path]) -> tuple[Cargo, ...]:
 def _measured(path: Path, name: str, option: str, sha256: str | None, mode: int) -> Cargo:
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise ConfigError(f"{option}-sha256 {sha256!r}: wanted 64 hex digits, as in the release's sha256sum-amd64.txt")
-    digest, size = hashlib.sha256(), 0
     try:
         with path.open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
-                size += len(piece)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
     except OSError as error:
         raise ConfigError(f"{option} {path}: {error.strerror}") from None
-    found = digest.hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise ConfigError(
             f"{option} {path}: has the sha256 {found}, not {sha256.lower()}: take it from its source again"

@@ -16,7 +16,6 @@ from edge_sync.enrol.token import parse_token
 
 Grade = Literal["good", "mind", "wrong"]
 
-_PIECE_BYTES = 1024 * 1024
 _DAY_S = 86_400
 _INSTALLED = frozenset({"airgap", "manifests", "node", "release"})
 """Folders that a machine is made from: what lies in them is under the signature, or the kit is refused."""
@@ -102,16 +101,14 @@ def _whole(kit: Path, sums: bytes) -> Iterator[Finding]:
 
 
 def _differs(path: Path, digest: str) -> str:
-    found = hashlib.sha256()
     try:
         if path.is_symlink():
             return "is a link"
         with path.open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                found.update(piece)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return "" if found.hexdigest() == digest else "was changed"
+    return "" if found == digest else "was changed"
 
 
 def _signed(kit: Path, sums: bytes, look: Look) -> Iterator[Finding]:

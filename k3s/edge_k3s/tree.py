@@ -37,21 +37,25 @@ Tree = Mapping[str, File | Cargo | Made]
 """Path → what is there."""
 
 
-def check_out(out: Path) -> None:
-    """Raises `ConfigError` where nothing can be put at `out`: something is there, or nobody may write there."""
+def check_out(out: Path, called: str | None = None) -> None:
+    """Raises `ConfigError` where nothing can be put at `out`: something is there, or nobody may write there.
+
+    `called`: what a person calls it, by default a kit of this name.
+    """
+    called = called or f"kit {out}"
     try:
         taken = out.is_symlink() or (any(out.iterdir()) if out.is_dir() else out.exists())
     except OSError as error:
-        raise ConfigError(f"kit {out}: {error.strerror}") from None
+        raise ConfigError(f"{called}: {error.strerror}") from None
     if taken:
-        raise ConfigError(f"kit {out}: something is there already: name a new folder or remove it first")
+        raise ConfigError(f"{called}: something is there already: name a new folder or remove it first")
     above = out.absolute().parent
     while not above.exists() and above != above.parent:
         above = above.parent
     if not above.is_dir():
-        raise ConfigError(f"kit {out}: {_short(above)} is no folder")
+        raise ConfigError(f"{called}: {_short(above)} is no folder")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"kit {out}: nothing may be written in {_short(above)}")
+        raise ConfigError(f"{called}: nothing may be written in {_short(above)}")
 
 
 def size_of(tree: Tree) -> int:
@@ -61,11 +65,11 @@ def size_of(tree: Tree) -> int:
 
 
 @contextmanager
-def becoming(out: Path, many: bool = False) -> Iterator[Path]:
+def becoming(out: Path, many: bool = False, called: str | None = None) -> Iterator[Path]:
     """A new folder to write into, which takes the name `out` when the block ends, durable; nothing if it fails.
 
-    `many`: thousands of files, which one sync of the file system makes durable faster than one of each.
-    Raises `ConfigError` for what the disk refuses.
+    `called`: as for `check_out`. `many`: thousands of files, which one sync of the file system makes durable faster
+    than one of each. Raises `ConfigError` for what the disk refuses.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,7 @@ def becoming(out: Path, many: bool = False) -> Iterator[Path]:
             # After the rename there is nothing of this name.
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        raise ConfigError(f"kit {out}: {error.strerror}") from None
+        raise ConfigError(f"{called or f'kit {out}'}: {error.strerror}") from None
 
 
 def write_tree(tree: Tree, folder: Path, stock: Path | None = None) -> None:

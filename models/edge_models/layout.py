@@ -30,7 +30,7 @@ FILEPATH = "org.cncf.model.filepath"
 MAX_JSON_BYTES = 1024 * 1024
 """Of any JSON document in a bundle."""
 
-_OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def pack(layers: list[Layer], *, descriptor: Mapping[str, str], config: Mapping[
         "layers": described,
     }
     entry = _describe(blobs, MANIFEST, dump_json(manifest))
-    return ustar.pack({_blob(digest): data for digest, data in blobs.items()} | _top(entry))
+    return ustar.pack({blob_path(digest): data for digest, data in blobs.items()} | _top(entry))
 
 
 def unpack(archive: bytes) -> dict[str, memoryview]:
@@ -121,7 +121,7 @@ def unpack(archive: bytes) -> dict[str, memoryview]:
         if path is None or path in files:
             raise RejectedError(f"the manifest: a layer has no {FILEPATH} of its own")
         files[path] = _verified(members, layer, path)
-    named = {_blob(d.digest) for d in (entry, manifest.config, *manifest.layers)} | {
+    named = {blob_path(d.digest) for d in (entry, manifest.config, *manifest.layers)} | {
         "index.json",
         "oci-layout",
     }
@@ -131,24 +131,29 @@ def unpack(archive: bytes) -> dict[str, memoryview]:
     return files
 
 
+def describe(media_type: str, data: bytes) -> dict[str, Any]:
+    """OCI's descriptor of a blob."""
+    return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
+
+
+def blob_path(digest: str) -> str:
+    """Where a layout has the blob of this digest."""
+    return "blobs/sha256/" + digest.removeprefix("sha256:")
+
+
 def _describe(
     blobs: dict[str, bytes], media_type: str, data: bytes, annotations: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The descriptor of `data`, which joins `blobs`."""
-    digest = digest_of(data)
-    blobs[digest] = data
-    described: dict[str, Any] = {"mediaType": media_type, "digest": digest, "size": len(data)}
+    described = describe(media_type, data)
+    blobs[described["digest"]] = data
     return described | ({"annotations": dict(annotations)} if annotations else {})
 
 
 def _top(entry: Mapping[str, Any]) -> dict[str, bytes]:
     """The two files at the top of a layout whose one manifest is `entry`."""
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**entry, "artifactType": MODEL}]}
-    return {"index.json": dump_json(index), "oci-layout": _OCI_LAYOUT}
-
-
-def _blob(digest: str) -> str:
-    return "blobs/sha256/" + digest.removeprefix("sha256:")
+    return {"index.json": dump_json(index), "oci-layout": OCI_LAYOUT}
 
 
 def _take(members: Mapping[str, memoryview], name: str) -> memoryview:
@@ -159,7 +164,7 @@ def _take(members: Mapping[str, memoryview], name: str) -> memoryview:
 
 def _verified(members: Mapping[str, memoryview], described: _Descriptor, what: str) -> memoryview:
     """The blob a descriptor names, when it is that blob."""
-    name = _blob(described.digest)
+    name = blob_path(described.digest)
     if name not in members:
         raise RejectedError(f"{what}: its blob {described.digest} is missing")
     data = members[name]

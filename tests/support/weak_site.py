@@ -194,7 +194,7 @@ def _bundle_manifest() -> None:
     """A file of a bundle need not be the one that its manifest names."""
 
     def named(members: Mapping[str, memoryview], described: Any, what: str) -> memoryview:
-        return bundle_layout._take(members, bundle_layout._blob(described.digest))
+        return bundle_layout._take(members, bundle_layout.blob_path(described.digest))
 
     _set(bundle_layout, "_verified", named)
 

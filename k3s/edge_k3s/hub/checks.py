@@ -1,6 +1,5 @@
 """What a cluster would refuse of a hub, or the hub could not work with, found before anything is written."""
 
-import ipaddress
 import re
 from urllib.parse import parse_qs, urlsplit
 
@@ -8,9 +7,7 @@ from edge_k3s.hub.spec import HUB_FILES, HUB_KEYS, MOST_WORKERS, PGPASS, HubSpec
 from edge_k3s.names import check_image
 from edge_k3s.network import check_networks
 from edge_models.errors import ConfigError
-
-_DNS_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-"""Source: RFC 1123 section 2.1, in lower case as Kubernetes wants it."""
+from edge_sync.hosts import is_address, is_dns_name
 
 _QUANTITY = re.compile(r"[1-9][0-9]*(Mi|Gi|Ti|M|G|T)")
 _NODE_PORTS = range(30_000, 32_768)
@@ -27,13 +24,13 @@ def check_hub(spec: HubSpec) -> None:
     if spec.broker is not None and spec.names:
         raise ConfigError("names: sites do not reach this hub: they come to the broker and join by password")
     for name in spec.names:
-        if not _is_address(name):
+        if not is_address(name):
             _check_dns_name("names", name)
     _check_entrances(spec)
     for key, server in (("broker", spec.broker), ("database", spec.database)):
         if server is not None:
             check_networks(server.networks)
-            if not _is_address(server.host):
+            if not is_address(server.host):
                 _check_dns_name(f"{key}.url", server.host)
     if spec.database is not None:
         _check_tls_of_database(spec.database)
@@ -111,13 +108,5 @@ def _check_secrets(spec: HubSpec) -> None:
 
 
 def _check_dns_name(key: str, name: str) -> None:
-    if not _DNS_NAME.fullmatch(name):
+    if not is_dns_name(name):
         raise ConfigError(f"{key} {name!r}: write a DNS name in lower case, as in hub.example.com")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

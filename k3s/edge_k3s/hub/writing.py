@@ -1,7 +1,5 @@
 """Writing a hub's manifests into a folder: all of them, or none."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +7,7 @@ from edge_k3s.hub.checks import check_hub
 from edge_k3s.hub.network import opens_anywhere
 from edge_k3s.hub.rendering import SECRETS_FILE, render_hub
 from edge_k3s.hub.spec import HubSpec
-from edge_models.durable import replace, sync
-from edge_models.errors import ConfigError
+from edge_k3s.tree import File, becoming, check_out, write_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +29,14 @@ def write_hub(spec: HubSpec, out: Path) -> Written:
     """
     check_hub(spec)
     texts = render_hub(spec)
-    try:
-        if out.is_symlink() or (any(out.iterdir()) if out.is_dir() else out.exists()):
-            raise ConfigError(f"{out}: something is there already: name a new folder or remove it first")
-        _write(texts, out)
-    except OSError as error:
-        raise ConfigError(f"{out}: {error.strerror}") from None
+    check_out(out, called=str(out))
+    with becoming(out, called=str(out)) as part:
+        write_tree({name: File(text.encode(), _mode(name)) for name, text in texts.items()}, part)
     return Written(out, tuple(texts), _warnings(spec))
 
 
-def _write(texts: dict[str, str], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
-        for name, text in texts.items():
-            replace(part / name, text.encode(), 0o600)
-            if name != SECRETS_FILE:
-                (part / name).chmod(0o644)
-        part.chmod(0o755)
-        part.rename(out)
-        sync(out.parent)
-    finally:
-        # After the rename there is nothing of this name.
-        shutil.rmtree(part, ignore_errors=True)
+def _mode(name: str) -> int:
+    return 0o600 if name == SECRETS_FILE else 0o644
 
 
 def _warnings(spec: HubSpec) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from backports import zstd
 from edge_k3s.image.tree import Tree, pack
 from edge_models import ustar
 from edge_models.digests import Digest, digest_of
-from edge_models.layout import INDEX, MANIFEST, dump_json
+from edge_models.layout import INDEX, MANIFEST, OCI_LAYOUT, blob_path, describe, dump_json
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
@@ -79,19 +79,19 @@ def make_image(
         }
     )
     image_id = digest_of(config)
-    tag = f"{version.replace('+', '-')}-{_hex(image_id)[:12]}"
+    tag = f"{version.replace('+', '-')}-{image_id.removeprefix('sha256:')[:12]}"
     blobs = {digest_of(config): config, **{layer.digest: layer.blob for layer in layers}}
     manifest = dump_json(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": _describe(CONFIG, config),
-            "layers": [_describe(LAYER, layer.blob) for layer in layers],
+            "config": describe(CONFIG, config),
+            "layers": [describe(LAYER, layer.blob) for layer in layers],
             "annotations": {"org.opencontainers.image.created": created, "org.opencontainers.image.version": version},
         }
     )
     blobs[digest_of(manifest)] = manifest
-    entry = _describe(MANIFEST, manifest) | {
+    entry = describe(MANIFEST, manifest) | {
         "platform": {"architecture": architecture, "os": "linux"},
         "annotations": {
             # The first is read by podman and skopeo, the second by containerd, which wants it in full.
@@ -100,12 +100,12 @@ def make_image(
         },
     }
     listed = {
-        "Config": _blob(image_id),
+        "Config": blob_path(image_id),
         "RepoTags": [f"{name}:{tag}"],
-        "Layers": [_blob(layer.digest) for layer in layers],
+        "Layers": [blob_path(layer.digest) for layer in layers],
     }
-    files = {_blob(digest): data for digest, data in blobs.items()}
-    files["oci-layout"] = dump_json({"imageLayoutVersion": "1.0.0"})
+    files = {blob_path(digest): data for digest, data in blobs.items()}
+    files["oci-layout"] = OCI_LAYOUT
     files["index.json"] = dump_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
     files["manifest.json"] = dump_json([listed])
     return Image(f"{name}:{tag}", digest_of(manifest), image_id, ustar.pack(files))
@@ -117,15 +117,3 @@ def in_full(name: str) -> str:
     if slash and ("." in first or ":" in first or first == "localhost"):
         return name
     return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
-
-
-def _describe(media_type: str, data: bytes) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
-
-
-def _blob(digest: str) -> str:
-    return "blobs/sha256/" + _hex(digest)
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")

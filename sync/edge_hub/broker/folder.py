@@ -103,8 +103,8 @@ class BrokerFolder:
         """Make users who are being ejected, these or all, again what they were; who was changed meanwhile stays so."""
         with self._locked():
             users = self.users()
-            ejected = [name for name in (users if names is None else names) if name in users]
-            ejected = [name for name in ejected if users[name].role == "ejected"]
+            wanted = users.keys() if names is None else users.keys() & set(names)
+            ejected = [name for name in wanted if users[name].role == "ejected"]
             if not ejected:
                 return
             for name in ejected:

@@ -26,8 +26,6 @@ PEER = "peer"
 ADDRESS_BURST, ADDRESS_PER_S = 60, 1.0
 """Requests of one address: a join is two, and the sites of a house may share one."""
 
-HEALTH = "/healthz"
-
 
 def make_est(enrolment: Enrolment) -> Starlette:
     """The application."""
@@ -84,7 +82,7 @@ def make_est(enrolment: Enrolment) -> Starlette:
 
     return Starlette(
         routes=[
-            Route(HEALTH, health),
+            Route(est.HEALTH, health),
             Route(est.CACERTS, cacerts),
             Route(est.ENROLL, enroll, methods=["POST"]),
             Route(est.REENROLL, reenroll, methods=["POST"]),

@@ -1,7 +1,6 @@
 """What `hub serve` is told about enrolment, checked before anything is made or opened."""
 
 import ipaddress
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,7 @@ from pathlib import Path
 from edge_hub.address import host_and_port
 from edge_hub.folder import AUTHORITY
 from edge_models.errors import ConfigError
-
-_DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+from edge_sync.hosts import is_dns_name
 
 DEFAULT_PORT = 8443
 
@@ -59,6 +57,6 @@ def _name(text: str) -> str:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:
         pass
-    if not _DNS_NAME.fullmatch(text.lower()):
+    if not is_dns_name(text.lower()):
         raise ConfigError(f"--name {text!r}: write a DNS name or an IP address, as in hub.example.com")
     return text.lower()

@@ -12,6 +12,8 @@ from edge_sync.enrol.certificate import UNREADABLE
 CACERTS = "/.well-known/est/cacerts"
 ENROLL = "/.well-known/est/simpleenroll"
 REENROLL = "/.well-known/est/simplereenroll"
+HEALTH = "/healthz"
+"""No path of EST: whether the hub is well, and by its `Date` what time it is there."""
 
 REQUEST_TYPE = "application/pkcs10"
 CACERTS_TYPE = "application/pkcs7-mime"
