@@ -1,4 +1,4 @@
-"""The local API's routes: who may ask what, and what is answered. No I/O here; `connection` carries it."""
+"""The local API's routes: who may ask what, and what is answered. No I/O here; `conversation` asks it."""
 
 import base64
 import binascii
@@ -18,9 +18,8 @@ from edge_agent.inference.registry import Models
 from edge_models.errors import RejectedError
 from edge_sync.mqtt import is_loopback
 
-INLINE_S = 0.002
-"""A request that surely takes less than this is answered on the event loop. A thread's hand-over costs more than a
-small model takes; what takes longer than this must not keep other clients waiting."""
+QUICK_S = 0.002
+"""A request that surely takes less than this is answered at once; of longer ones only a few are at work together."""
 
 OPEN_PATHS = frozenset({"/healthz", "/v2/health/live", "/v2/health/ready"})
 """Answered without a token: probes have none, and the answer is one bit."""
@@ -97,7 +96,7 @@ class App:
         def handle(body: bytes) -> Reply | Slow:
             work = partial(self._run, name, model, body, encoding, header_bytes)
             most_s = oip.most_samples(model.contract, len(body)) * model.sample_s
-            return work() if encoding == "identity" and most_s < INLINE_S else Slow(work)
+            return work() if encoding == "identity" and most_s < QUICK_S else Slow(work)
 
         return handle
 

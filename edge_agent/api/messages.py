@@ -42,7 +42,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """An answer that takes long: `work` is done on another thread."""
+    """An answer that may take long: `work` is done when it is its turn."""
 
     work: Callable[[], Reply]
 

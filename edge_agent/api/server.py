@@ -1,32 +1,38 @@
-"""The local API's server: a thread with an event loop of its own."""
+"""The local API's server: a thread that lets clients in, and one for each of them."""
 
-import asyncio
-import contextlib
 import errno
+import logging
 import os
+import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 from edge_agent.api.app import App
-from edge_agent.api.connection import Connection, Shared
+from edge_agent.api.connection import Connection
+from edge_agent.api.conversation import Shared
 from edge_agent.api.limits import Limits
 from edge_agent.api.metrics import Family
 from edge_agent.api.status import Status
 from edge_agent.inference.registry import Models
-from edge_models.errors import ConfigError, RetryableError
+from edge_models.errors import ConfigError
 from edge_sync.mqtt import is_loopback
 
-START_TIMEOUT_S = 10.0
+log = logging.getLogger(__name__)
 
 FINISH_TIMEOUT_S = 2.0
 """For requests under way when the API closes."""
 
-_WORKERS = 2
-"""Threads for what is slow. More would take processor time from the agents without answering sooner."""
-
 _BACKLOG = 128
+
+_ENDING = 64
+"""Connections beyond the limit: they are told so, or wait for their client to end. Those beyond these are cut off."""
+
+_FULL_S = 0.1
+"""Before the next try where no client can be let in: most often there are no descriptors left."""
+
+_THREAD = "local-api"
 
 
 class LocalApi:
@@ -51,11 +57,13 @@ class LocalApi:
         if token is None and not is_loopback(host):
             raise ConfigError(f"api.host {host!r} can be reached from other machines: set api.token_file, or 127.0.0.1")
         self._host, self._wanted_port, self._port = host, port, 0
-        self._executor = ThreadPoolExecutor(_WORKERS, thread_name_prefix="local-api")
         limits = limits or Limits()
-        self._shared = Shared(App(models, status, metrics, token, limits), self._executor, limits)
-        self._thread: threading.Thread | None = None
-        self._started = threading.Event()
+        self._most = limits.connections
+        self._shared = Shared(App(models, status, metrics, token, limits), limits)
+        self._wake, self._woken = socket.socketpair()
+        self._accepting: threading.Thread | None = None
+        self._open: dict[Connection, threading.Thread] = {}
+        self._lock = threading.Lock()
 
     @property
     def port(self) -> int:
@@ -63,42 +71,76 @@ class LocalApi:
         return self._port
 
     def start(self) -> None:
-        """Listen, and answer from a thread of its own. Raises `ConfigError` naming what to change."""
+        """Listen, and answer from threads of its own. Raises `ConfigError` naming what to change."""
         listening = _listen(self._host, self._wanted_port)
         self._port = listening.getsockname()[1]
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(listening)), name="local-api", daemon=True
-        )
-        self._thread.start()
-        if not self._started.wait(START_TIMEOUT_S):
-            raise RetryableError(f"the local API did not start in {START_TIMEOUT_S:g} s")
+        self._accepting = threading.Thread(target=self._accept, args=(listening,), name=_THREAD, daemon=True)
+        self._accepting.start()
 
     def close(self) -> None:
         """Finish the requests under way and stop listening. May be called twice."""
-        if self._thread is not None and self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(2 * FINISH_TIMEOUT_S)
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    async def _serve(self, listening: socket.socket) -> None:
-        """Accept connections until `close`, then let those that serve a request finish."""
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await self._loop.create_server(lambda: Connection(self._shared), sock=listening, backlog=_BACKLOG)
-        self._started.set()
-        await self._stop.wait()
-        server.close()
-        for connection in list(self._shared.open):
+        self._wake.close()
+        if self._accepting is not None:
+            self._accepting.join()
+        self._woken.close()
+        with self._lock:
+            still = dict(self._open)
+        for connection in still:
             connection.finish()
+        _join(still.values())
+        for connection in still:
+            connection.abort()
+        _join(still.values())
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Let clients in until `close`."""
+        with listening, selectors.DefaultSelector() as ready:
+            ready.register(listening, selectors.EVENT_READ)
+            ready.register(self._woken, selectors.EVENT_READ)
+            while all(key.fileobj is listening for key, _ in ready.select()):
+                try:
+                    client, _ = listening.accept()
+                except BlockingIOError:
+                    continue  # it went away again
+                except OSError as error:
+                    log.warning("local_api_full", extra={"error": error.strerror})
+                    time.sleep(_FULL_S)
+                else:
+                    self._let_in(client)
+
+    def _let_in(self, client: socket.socket) -> None:
+        """Serve a client, tell it that there are too many, or, where there are too many even for that, cut it off."""
+        connection = Connection(client, self._shared)
+        with self._lock:
+            if len(self._open) >= self._most + _ENDING:
+                client.close()
+                return
+            crowded = sum(not other.over for other in self._open) >= self._most
+            thread = threading.Thread(target=self._serve, args=(connection, crowded), name=_THREAD, daemon=True)
+            self._open[connection] = thread
         try:
-            async with asyncio.timeout(FINISH_TIMEOUT_S):
-                while self._shared.open:
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            for connection in list(self._shared.open):
-                connection.abort()
-        # One turn of the loop for the transports to close their sockets.
-        await asyncio.sleep(0)
+            thread.start()
+        except RuntimeError:  # the machine has no thread left for it
+            with self._lock:
+                self._open.pop(connection)
+            client.close()
+
+    def _serve(self, connection: Connection, crowded: bool) -> None:
+        try:
+            if crowded:
+                connection.turn_away(503, f"more than {self._most} connections: try again")
+            else:
+                connection.serve()
+        finally:
+            with self._lock:
+                self._open.pop(connection)
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    """Give all of them together a moment to end."""
+    deadline = time.monotonic() + FINISH_TIMEOUT_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -115,6 +157,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise ConfigError(_why(host, port, error)) from None
+    listening.setblocking(False)
     return listening
 
 

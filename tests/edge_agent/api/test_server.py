@@ -148,6 +148,21 @@ def test_a_fault_of_ours_is_500_without_its_traceback(site: Any, caplog: pytest.
     assert [record.message for record in caplog.records] == ["local API request failed"]
 
 
+def test_one_who_says_no_more_is_still_answered(site: Any) -> None:
+    connection = site.connect()
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    connection.shutdown(socket.SHUT_WR)
+    assert site.answer(connection).status == 200
+    assert connection.recv(100) == b""
+
+
+def test_those_who_stay_after_their_last_answer_keep_nobody_out(open_site: Callable[..., Any]) -> None:
+    narrow = open_site(connections=1)
+    for _ in range(3):
+        assert narrow.ask(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").status == 200
+    assert narrow.get("/healthz").status == 200
+
+
 def test_head_is_get_without_its_body(site: Any) -> None:
     connection = site.connect()
     connection.sendall(b"HEAD /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
