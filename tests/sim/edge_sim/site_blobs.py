@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edge_agent.update.blobs import BlobStore
 from edge_sim.pool import pool
 from edge_sync.chunks import Keep
-from edge_sync.release import CHUNK_SIZE_BYTES
+from edge_sync.release import CHUNK_SIZE_BYTES, Artifact
 
 if TYPE_CHECKING:
     from edge_sim.site_updates import SiteSide
@@ -31,6 +31,13 @@ class SimBlobStore(BlobStore):
 
     def free_bytes(self) -> int:
         return 0 if self._host.full else ROOM_BYTES
+
+    def held_chunks(self, digest: str, artifact: Artifact) -> list[int]:
+        held = super().held_chunks(digest, artifact)
+        for index in held:
+            if not self.right(digest, index):
+                self._host.wrong(f"believes that chunk {index} of {digest[:19]} is there, and it is not")
+        return held
 
     def keep(self, chunk: Keep) -> None:
         self._host.boundary("keep")
