@@ -1,7 +1,8 @@
 """A site that lost its memory gets back what its hub holds of it, before its first epoch begins.
 
-Asked before, because the new epoch's order must be above all that the hub knows, and because agents must not decide
-without the facts they had. `edge_sync.rehydration` says what to ask and what to believe; this is its link and its file.
+One whose memory is behind gets what is newer (`memory.catch_up`). Asked before, because the new epoch's order must be
+above all that the hub knows, and because agents must not decide without the facts they had. `edge_sync.rehydration`
+says what to ask and what to believe; this is its link and its file.
 """
 
 import json
@@ -18,8 +19,10 @@ from pathlib import Path
 
 from edge_agent.config import Site
 from edge_agent.enrol.identity import CERTIFICATE
+from edge_agent.memory.catch_up import catch_up
 from edge_agent.memory.damage import sync_folder
 from edge_agent.memory.entries import entry, insert
+from edge_agent.memory.restored import read_mark, take_mark_off, write_mark
 from edge_agent.memory.schema import open_writer
 from edge_agent.records import Json
 from edge_models.errors import KitError
@@ -48,21 +51,24 @@ def rehydrate(
 ) -> dict[str, Json] | None:
     """Give a site that has a hub and no memory what the hub holds of it; returns what came back, for its journal.
 
-    `trusted` says whose word counts; a site that has a hub has one.
+    `trusted` says whose word counts; a site that has a hub has one. One whose memory is behind gets what is newer.
     None where nothing did: the site has a memory, is new, or can't reach its hub in time. Never longer than
     `edge_sync.rehydration.REHYDRATE_S`. Raises `ConfigError` where the site file's `hub` can't be used, `StoppedError`
     soon after `stopping` says so.
     """
     path, hub = site.data / "memory.db", site.config.hub
-    if hub is None or trusted is None or path.exists():
+    behind = read_mark(path) if path.exists() else None
+    if hub is None or trusted is None or (path.exists() and behind is None):
         return None
-    if hub.enrol is not None and not (site.identity / CERTIFICATE).exists():
-        log.warning("started_without_memory", extra={"reason": "this site has no certificate yet"})
-        return None
-    back = _ask(site, trusted, stopping)
-    if back is None:
-        return None
+    back = _ask(site, trusted, stopping, behind is not None)
     try:
+        if back is None:
+            if behind is None:  # what the hub holds comes with the first start that it answers
+                write_mark(path, 1)
+            return None
+        if behind is not None:
+            return catch_up(path, back.memory, behind, site.config.disk.journal_mb, now_us())
+        take_mark_off(path)
         return apply(path, back, site.config.disk.journal_mb, now_us())
     except Exception:  # without, as where the hub is away: whatever it said must not keep a site from working
         log.exception("rehydration_failed")
@@ -113,12 +119,16 @@ def apply(
     }
 
 
-def _ask(site: Site, trusted: Trusted, stopping: Callable[[], bool]) -> Returned | None:
+def _ask(site: Site, trusted: Trusted, stopping: Callable[[], bool], has_memory: bool) -> Returned | None:
     """What the hub answers; None where it does not in time."""
+    without = "started_behind_its_hub" if has_memory else "started_without_memory"
+    if site.config.hub is not None and site.config.hub.enrol is not None and not (site.identity / CERTIFICATE).exists():
+        log.warning(without, extra={"reason": "this site has no certificate yet"})
+        return None
     name = site.config.site
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     began = time.monotonic()
-    question = Rehydration(name, secrets.token_hex(8), partial(_verified, trusted), began)
+    question = Rehydration(name, secrets.token_hex(8), partial(_verified, trusted), began, has_memory)
     link = Link(site.broker(), events.put, [(FLEET_TRUST, 1), (down(name, "memory"), 1)])
     link.start()
     try:
@@ -148,7 +158,7 @@ def _ask(site: Site, trusted: Trusted, stopping: Callable[[], bool]) -> Returned
     if isinstance(question.outcome, Returned):
         log.info("memory_asked_for", extra={"order": question.outcome.memory.order, "took_s": took_s})
         return question.outcome
-    log.warning("started_without_memory", extra={"reason": question.outcome.reason, "took_s": took_s})
+    log.warning(without, extra={"reason": question.outcome.reason, "took_s": took_s})
     return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.memory.outbox import StreamState, hash_at, streams
+from edge_agent.memory.restored import ends
 from edge_agent.memory.schema import snapshot
 from edge_sync.rows import record_id
 from edge_sync.uplink import Stream
@@ -50,10 +51,15 @@ def compare(
         held = theirs.get(state.stream)
         if state.acked > (held.high if held is not None else 0):
             _hub_lost(found, state, held)
+    restored = ends(connection)
     for state in streams(connection):
         held = theirs.get(state.stream)
         if held is None or not held.high:
             continue
+        if held.high > state.last == restored.get(state.stream):  # what was written after the backup: it is told
+            held = _earlier(held, state.last, ask)
+            if held is None:
+                continue
         if held.high > state.last:
             what = f"the hub holds rows up to {held.high}, here they end at {state.last}"
             found.add(state.epoch, state.lane, state.last + 1, what)
@@ -64,6 +70,12 @@ def compare(
         if ours is not None and ours != held.hash:
             _tell(found, connection, held, ask)
     return Comparison(compared, found.all())
+
+
+def _earlier(held: HubStream, seq: int, ask: AskHub) -> HubStream | None:
+    """The hub's stream as it was at `seq`; None where that is not known there any more."""
+    record = ask(record_id(*held.stream, seq))
+    return None if record is None else HubStream(held.stream, seq, bytes.fromhex(record["hash"]))
 
 
 def _hub_lost(found: Findings, state: StreamState, held: HubStream | None) -> None:

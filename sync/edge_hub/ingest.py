@@ -193,6 +193,9 @@ class Ingest:
             match item.what:
                 case "hello":
                     hello = load(Hello, payload)
+                    if hello.asks:
+                        turn.says.append(lambda: self._outgoing.memory(site, hello.sync))
+                        return
                     highs = self._accounts.take(db, site, word_of_hello(hello, item.retained), turn.now_us)
                     answer = dump(registry.resume(hello, highs))
                     if hello.lost:

@@ -73,6 +73,8 @@ class Hello(Document):
     facts: SeqField = 0
     lost: bool = False
     """The site has no memory: it asks for what the hub can give back of it."""
+    asks: bool = False
+    """The site asks for the same, and says nothing of what it holds: its memory is behind."""
 
 
 class Resume(Document):

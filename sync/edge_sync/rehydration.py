@@ -1,4 +1,4 @@
-"""How a site without a memory asks its hub for it, pure: what to say, how long to wait, what to believe.
+"""How a site whose memory is gone or behind asks its hub for it, pure: what to say, how long to wait, what to believe.
 
     connecting ──up()──► asking ──heard()──► over
         └──────tick()──────┴──────tick()──────┘
@@ -49,9 +49,11 @@ class Without:
 class Rehydration:
     """One site's question. Every `now` is in monotonic seconds; `outcome` is set once it is over."""
 
-    def __init__(self, site: str, sync: str, verify: Callable[[bytes], bytes], now: float) -> None:
+    def __init__(
+        self, site: str, sync: str, verify: Callable[[bytes], bytes], now: float, has_memory: bool = False
+    ) -> None:
         """`sync` is drawn anew for each; `verify` gives a signed document's payload or raises `RejectedError`."""
-        self._site, self._sync, self._verify = site, sync, verify
+        self._site, self._sync, self._verify, self._has_memory = site, sync, verify, has_memory
         self._began, self._again_at = now, now
         self._said = "the hub did not answer"
         self.state: Literal["connecting", "asking", "over"] = "connecting"
@@ -62,7 +64,7 @@ class Rehydration:
         if self.state == "over":
             return None
         self.state, self._again_at = "asking", now + HELLO_AGAIN_S
-        return Hello(sync=self._sync, epochs=[], lost=True)
+        return Hello(sync=self._sync, epochs=[], lost=not self._has_memory, asks=self._has_memory)
 
     def down(self, reason: str) -> None:
         """There is no link, and why."""

@@ -9,9 +9,9 @@ from edge_hub.fleet_facts import FleetFactLog, newest
 from edge_hub.inbox import Heard, Inbox
 from edge_hub.ingest import Ingest, Outgoing
 from edge_hub.metrics import Metrics
-from edge_hub.schema import sites
+from edge_hub.schema import epochs, sites, streams
 from edge_hub.store import Store
-from edge_sync.documents import Document, Heartbeat, Hello, dump
+from edge_sync.documents import Document, EpochState, Heartbeat, Hello, dump
 
 NOW = 1_800_000_000_000_000
 
@@ -80,3 +80,19 @@ def test_a_heartbeat_that_the_broker_kept_says_nothing_of_now(desk: Desk) -> Non
 def test_a_hello_without_a_memory_is_answered_with_what_is_known(desk: Desk) -> None:
     desk.tell("hello", Hello(sync="s7", epochs=[], lost=True))
     assert (desk.memory, desk.facts, desk.stands()) == ([("p1", "s7")], [], None)
+
+
+def test_a_site_that_asks_takes_nothing_away(desk: Desk) -> None:
+    """Its memory is behind: it says nothing of what it holds, and hears what is known."""
+    state = EpochState(epoch="00000000000000aa", order=3, last={"decision": 9})
+    desk.tell("heartbeat", Heartbeat(at_us=1, epochs=[state]))
+
+    def accounts() -> list[Any]:
+        with desk.store.reading() as db:
+            return [db.execute(select(table)).all() for table in (epochs, streams)]
+
+    before = accounts()
+    desk.tell("hello", Hello(sync="s8", epochs=[], asks=True))
+    assert desk.memory == [("p1", "s8")]
+    assert accounts() == before
+    assert before[0][0].held

@@ -54,6 +54,15 @@ def test_a_hello_is_said_once_the_link_is_up_and_again_until_it_is_answered() ->
     assert isinstance(question.outcome, Returned)
 
 
+def test_a_site_that_is_behind_asks_and_says_nothing_of_what_it_holds() -> None:
+    question = Rehydration("plant-01", "s1", signed, 0.0, has_memory=True)
+    hello = question.up(0.1)
+    assert hello is not None
+    assert (hello.sync, hello.epochs, hello.lost, hello.asks) == ("s1", [], False, True)
+    question.heard(answer())
+    assert isinstance(question.outcome, Returned)
+
+
 def test_what_came_back_is_verified_and_decoded() -> None:
     question = asked()
     question.up(0.1)

@@ -18,7 +18,7 @@ from edge_hub.enrol.making import Issuer, make_below, make_root, revocation_list
 from edge_hub.files import make_private, write_private
 from edge_models.durable import sync
 from edge_models.errors import ConfigError, RejectedError
-from edge_sync.enrol.certificate import fingerprint, issued_by, load_pem, to_pem
+from edge_sync.enrol.certificate import fingerprint, issued_by, load_pem, to_pem, to_us
 
 ROOT, CLIENTS, SERVERS = "root", "clients", "servers"
 
@@ -40,6 +40,11 @@ class Authority:
     def pin(self) -> str:
         """What tokens name the root by."""
         return fingerprint(self.root)
+
+    @property
+    def ends_us(self) -> int:
+        """When the first of the two below the root ends: nothing that they sign lasts longer."""
+        return min(to_us(each.certificate.not_valid_after_utc) for each in (self.clients, self.servers))
 
     @property
     def root_pem(self) -> bytes:

@@ -19,6 +19,7 @@ from edge_hub.enrol.issuing import Answer, Issuing
 from edge_hub.enrol.ledger import Ledger
 from edge_hub.enrol.plan import EnrolPlan
 from edge_hub.enrol.refusals import Refusals
+from edge_hub.enrol.renewing import ends_soon
 from edge_hub.schema import certificates
 from edge_hub.store import Store, TakenError, UnknownError
 from edge_models.errors import ConfigError, KitError
@@ -144,7 +145,10 @@ def open_authority(plan: EnrolPlan, database: Database, now_us: int, say: Callab
     Raises `ConfigError`, also where the database knows certificates of one that is not there.
     """
     if is_there(plan.authority):
-        return Authority(plan.authority)
+        found = Authority(plan.authority)
+        if (line := ends_soon(found, now_us)) is not None:
+            say(line)
+        return found
     store = Store(database)
     try:
         with store.reading() as db:

@@ -42,7 +42,7 @@ class Equipment:
         """Files in the broker's folder that another authority made."""
         tests: dict[str, Callable[[Path], bool]] = {
             CERTIFICATE: self._issued_here,
-            CLIENTS: lambda path: path.read_bytes() == self._authority.clients_pem,
+            CLIENTS: self._believes_us,
             REVOKED: lambda path: self._list(path) is not None,
         }
         found = [self._broker / name for name, ours in tests.items()]
@@ -64,7 +64,7 @@ class Equipment:
         if CERTIFICATE not in foreign:
             changed = self._serve(self._broker, now_us)
         clients = self._broker / CLIENTS
-        if CLIENTS not in foreign and not clients.exists():
+        if CLIENTS not in foreign and (not clients.exists() or clients.read_bytes() != self._authority.clients_pem):
             write_private(clients, self._authority.clients_pem)
             changed = True
         if REVOKED not in foreign and self._is_old(self._broker / REVOKED, now_us):
@@ -87,9 +87,11 @@ class Equipment:
 
     def _is_good(self, path: Path, key: bytes, now_us: int) -> bool:
         try:
-            shown = load_pem(path.read_bytes())[0]
+            shown, *above = load_pem(path.read_bytes())
             public, names = shown.public_key(), server_names(shown)
         except (RejectedError, x509.ExtensionNotFound, ValueError):
+            return False
+        if above != [self._authority.servers.certificate]:  # that was renewed
             return False
         made = shown.not_valid_before_utc + timedelta(seconds=BACKDATED_S)
         due = made + (shown.not_valid_after_utc - made) / 3
@@ -97,6 +99,15 @@ class Equipment:
         return (
             ours and names == set(self._names) and made <= moment(now_us) + timedelta(days=1) and moment(now_us) < due
         )
+
+    def _believes_us(self, path: Path) -> bool:
+        """Whether this file names our authority for sites, be it by a certificate that was renewed since."""
+        try:
+            clients, *above = load_pem(path.read_bytes())
+        except RejectedError:
+            return False
+        ours = self._authority
+        return above == [ours.root] and clients.public_key() == ours.clients.key.public_key()
 
     def _issued_here(self, path: Path) -> bool:
         try:

@@ -41,9 +41,9 @@ def make_root(label: str, now: datetime) -> Issuer:
     return Issuer(made.sign(key, hashes.SHA384()), key)
 
 
-def make_below(root: Issuer, what: str, now: datetime) -> Issuer:
-    """An authority that signs what is no authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_below(root: Issuer, what: str, now: datetime, key: ec.EllipticCurvePrivateKey | None = None) -> Issuer:
+    """An authority that signs what is no authority, with this key or a new one."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
     ends = min(now + timedelta(days=BELOW_DAYS), root.certificate.not_valid_after_utc)
     made = _begin(_name(f"Edge hub {what}"), root.certificate.subject, key.public_key(), now, ends)
     made = _as_authority(made, key.public_key(), path_length=0).add_extension(_issuer_key(root), critical=False)
