@@ -14,7 +14,7 @@ from edge_agent.config import load_site
 from edge_agent.memory.explain import explain
 from edge_agent.memory.queries import Record, newest, parse_id
 from edge_agent.memory.schema import reading
-from edge_cli import memory_erase, memory_verify
+from edge_cli import memory_erase, memory_notes, memory_verify
 from edge_cli.explained import explanation_tree, in_short, to_json, utc
 from edge_cli.output import data, emit_json
 from edge_models.errors import ConfigError
@@ -22,6 +22,9 @@ from edge_models.errors import ConfigError
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A site's journal.")
 app.command("erase")(memory_erase.erase)
 app.command("verify")(memory_verify.verify_command)
+app.command("add")(memory_notes.add)
+app.command("search")(memory_notes.search)
+app.command("forget")(memory_notes.forget)
 
 Where = Annotated[
     Path, typer.Option("--memory", "-m", help="A memory.db, or the site file it belongs to.", show_default=True)

@@ -12,7 +12,8 @@ from edge_models.build.data import load_samples
 from edge_models.build.measure import agreement, measure
 from edge_models.build.report import ReportVariant, report
 from edge_models.build.samples import Samples
-from edge_models.build.speed import one_run, peak_rss_mb, speeds
+from edge_models.build.speed import Speed, one_run, peak_rss_mb, speeds
+from edge_models.build.times import kept_times
 from edge_models.build.workdir import FLOAT, SHEET, Gates, open_workdir
 from edge_models.bundle import read_bundle
 from edge_models.contract import Contract
@@ -28,6 +29,8 @@ class Found:
     variants: tuple[ReportVariant, ...]
     about: Mapping[str, str]
     gates: Gates | None = None
+    kept_times: bool = False
+    """Whether the times are those that `model quantize` measured, on the same samples and machine."""
 
     def agreement(self, variant: ReportVariant) -> float:
         """With the first."""
@@ -48,7 +51,7 @@ class Found:
             }
             for each in self.variants
         ]
-        return {"samples": len(self.samples), "variants": told}
+        return {"samples": len(self.samples), "kept_times": self.kept_times, "variants": told}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +69,15 @@ def evaluated(what: Path, data_file: Path, against: Path | None) -> Found:
 
     Raises `ConfigError` and `RejectedError` naming the file and what is wrong.
     """
-    gates = None
+    gates = work = None
     if (what / SHEET).is_file():
         work = open_workdir(what)
         sheet, files = work.sheet, work.files()
         contract, gates = sheet.contract, sheet.gates
-        kept = {FLOAT: {"scheme": "none"}} | work.variants()
+        made = {FLOAT: {"scheme": "none"}} | work.variants()
         graphs = [
             _Graph(name, work.graph(name), files, str(facts["scheme"]), name == sheet.chosen, facts.get("refused"))
-            for name, facts in kept.items()
+            for name, facts in made.items()
         ]
         about = {"model": f"{contract.name} {contract.version}"}
     else:
@@ -85,16 +88,31 @@ def evaluated(what: Path, data_file: Path, against: Path | None) -> Found:
         other = read_bundle(against)
         if (other.contract.task, other.contract.labels) != (contract.task, contract.labels):
             raise ConfigError(f"{against}: another task, or other labels, than {what}: they can't be compared")
+        if _other_columns(other.contract, contract):
+            raise ConfigError(f"{against}: other columns than {what}, or in another order: they can't be compared")
         if against.stem == graphs[0].name:
             raise ConfigError(f"{against}: named as {what} is: rename one, so that the table can tell them apart")
         graphs.insert(0, _Graph(against.stem, other.graph, other.files))
     samples = load_samples(data_file, contract, graphs[-1].files)
-    return Found(contract, samples, _measured(contract, graphs, samples), about | {"data": data_file.name}, gates)
+    bytes_of = {each.name: each.graph for each in graphs}
+    kept = None if work is None or len(graphs) == 1 else kept_times(work, bytes_of, samples)
+    variants = _measured(contract, graphs, samples, kept)
+    return Found(contract, samples, variants, about | {"data": data_file.name}, gates, kept is not None)
 
 
-def _measured(contract: Contract, graphs: list[_Graph], samples: Samples) -> tuple[ReportVariant, ...]:
-    one = one_run(contract, samples.inputs)
-    times = speeds(contract, {each.name: each.graph for each in graphs}, graphs[-1].files, one, base=graphs[0].name)
+def _other_columns(theirs: Contract, ours: Contract) -> bool:
+    """Whether both say what the values of an input are, and not the same: a contract of old says nothing."""
+    pairs = [
+        (one, other) for one, other in zip(theirs.inputs, ours.inputs, strict=False) if one.columns and other.columns
+    ]
+    return any((one.columns, one.categories) != (other.columns, other.categories) for one, other in pairs)
+
+
+def _measured(
+    contract: Contract, graphs: list[_Graph], samples: Samples, kept: Mapping[str, Speed] | None
+) -> tuple[ReportVariant, ...]:
+    one, made = one_run(contract, samples.inputs), {each.name: each.graph for each in graphs}
+    times = speeds(contract, made, graphs[-1].files, one, base=graphs[0].name) if kept is None else kept
     return tuple(
         ReportVariant(
             name=each.name,

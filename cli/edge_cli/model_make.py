@@ -17,14 +17,14 @@ from edge_models.build.table import precisions
 from edge_models.build.workdir import FLOAT, open_workdir
 from edge_models.contract import Contract
 from edge_models.errors import ConfigError
-from edge_models.tensors import shape_text
+from edge_models.tensors import TensorSpec, shape_text
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 WorkDir = Annotated[Path, typer.Argument(metavar="DIR", help="What `model import` made.", show_default=False)]
 Task = Literal["classification", "embedding", "reading", "tensors"]
 Scheme = Literal["auto", "dynamic", "static", "int4", "none"]
 
-MOST_LABELS = 12
+MOST_LABELS, MOST_COLUMNS = 12, 40
 """Shown of a model."""
 
 CALIBRATION = 100
@@ -75,6 +75,13 @@ def import_(
     outputs: Annotated[
         list[str] | None, typer.Option("--output", metavar="NAME", help="Keep these outputs only, in this order.")
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of two labels: from which probability of the second on that is the answer; 0.5 by default."),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The tokenizer.json of a model of texts that comes without one.")
+    ] = None,
     opset: Annotated[int, typer.Option(help="Of ONNX, where it is exported here.")] = 17,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Open a pickle: it can do anything to this machine.")
@@ -88,6 +95,7 @@ def import_(
     with talk.status(source) as status:
         with needs_extra():
             from edge_models.build.importing import import_model  # noqa: PLC0415 - torch and optimum take seconds
+            from edge_models.build.importing.two_labels import is_lone  # noqa: PLC0415
             from edge_models.build.importing.wanted import parse_dims, parse_inputs  # noqa: PLC0415
         from edge_models.build.workdir import fill, new_workdir  # noqa: PLC0415
 
@@ -103,6 +111,8 @@ def import_(
                 dims=parse_dims(dim or ()),
                 inputs=parse_inputs(inputs or ()),
                 outputs=outputs or (),
+                threshold=threshold,
+                tokenizer=tokenizer,
                 progress=lambda remark: status.update(f"{source}: {remark}"),
             )
             fill(part, sheet, graph, files)
@@ -114,6 +124,8 @@ def import_(
         return
     data.print(f"[bold]{escape(contract.name)} {escape(contract.version)}[/]  {contract.task}  {len(graph):,} bytes")
     show_table(contract_table(contract))
+    if contract.task == "tensors" and any(is_lone(spec) for spec in contract.outputs):
+        talk.print("one number a sample: a classification, if it is a probability: --labels no,yes", markup=False)
     talk.print(f"{out / 'model.yaml'} says what is known of it: add units, labels, limits", markup=False)
 
 
@@ -153,8 +165,10 @@ def quantize(
         with needs_extra():
             from edge_models.build.choose import choose  # noqa: PLC0415 - optimum takes seconds to import
             from edge_models.build.golden import made_up  # noqa: PLC0415
+        from edge_models.build.times import keep_times  # noqa: PLC0415
 
-        calibration, evaluation = _split(data_file, sheet.contract, files)
+        samples = _samples(data_file, sheet.contract, files)
+        calibration, evaluation = _split(samples)
         choice = choose(
             sheet.contract,
             work.graph(),
@@ -169,6 +183,8 @@ def quantize(
     for tried in choice.variants:
         if tried.graph and tried.name != FLOAT:
             work.keep_variant(tried.name, tried.graph, tried.facts())
+    if samples is not None and choice.times:
+        keep_times(work, {each.name: each.graph for each in choice.variants if each.graph}, samples, choice.times)
     work.write_sheet(replace(sheet, gates=gates, chosen=choice.chosen))
     if as_json:
         emit_json({"chosen": choice.chosen, "variants": [each.facts() for each in choice.variants]})
@@ -201,6 +217,8 @@ def evaluate(
     if report_file is not None:
         write_report(found, report_file)
         talk.print(f"report: {report_file}", markup=False)
+    if found.kept_times:
+        talk.print("times are those that `model quantize` measured on these samples", markup=False)
     if as_json:
         emit_json(found.to_json())
     else:
@@ -229,8 +247,8 @@ def pack(
         with needs_extra():
             from edge_models.build.assemble import assemble  # noqa: PLC0415
 
-        calibration, held_out = _split(data_file, sheet.contract, files)
-        draft = Draft(sheet, work.graph(), files, calibration, held_out, scheme)
+        samples = _samples(data_file, sheet.contract, files)
+        draft = Draft(sheet, work.graph(), files, None, samples, scheme)
         graph = None if sheet.chosen == FLOAT else work.graph(sheet.chosen)
         built = assemble(draft, graph, out, lambda remark: status.update(f"{folder}: {remark}"))
     _say_built(built, as_json)
@@ -262,7 +280,7 @@ def contract_table(contract: Contract, golden_samples: int | None = None) -> Tab
     table = Table("", "name", "shape", "dtype", "what")
     for role, specs in (("input", contract.inputs), ("output", contract.outputs)):
         for spec in specs:
-            what = "; ".join(text for text in (spec.unit, spec.description) if text)
+            what = "; ".join(text for text in (spec.unit, spec.description, _columns(spec)) if text)
             table.add_row(*map(escape, (role, spec.name, shape_text(spec.shape), spec.dtype, what)))
     for step in contract.steps:
         table.add_row("step", escape(step.name), "", "", f"version {step.version}")
@@ -272,6 +290,19 @@ def contract_table(contract: Contract, golden_samples: int | None = None) -> Tab
     parts += [] if golden_samples is None else [f"golden samples {golden_samples}"]
     table.caption = escape(" · ".join(parts))
     return table
+
+
+def _columns(spec: TensorSpec) -> str:
+    """What an input's values are called, and which texts they may be."""
+    texts = {each.column: each for each in spec.categories}
+    told = []
+    for name in spec.columns[:MOST_COLUMNS]:
+        known = texts[name].texts if name in texts else ()
+        more = ("…",) if len(known) > MOST_LABELS or (known and texts[name].other) else ()
+        told.append(f"{name} ({' | '.join((*known[:MOST_LABELS], *more))})" if known else name)
+    return ", ".join(told) + (
+        f", … {len(spec.columns) - MOST_COLUMNS} more" if len(spec.columns) > MOST_COLUMNS else ""
+    )
 
 
 def _name_of(source: str) -> str:
@@ -286,16 +317,23 @@ def _labels(given: str) -> list[str]:
     return [line.strip() for line in Path(given).read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _split(data_file: Path | None, contract: Any, files: Mapping[str, bytes]) -> tuple[Any, Any]:
-    """Samples to calibrate on, and others to measure on."""
+def _samples(data_file: Path | None, contract: Any, files: Mapping[str, bytes]) -> Any:
+    """What is in the file; None where none was named."""
     if data_file is None:
-        return None, None
+        return None
     from edge_models.build.data import load_samples  # noqa: PLC0415
 
-    samples = load_samples(data_file, contract, files)
+    return load_samples(data_file, contract, files)
+
+
+def _split(samples: Any) -> tuple[Any, Any]:
+    """Samples to calibrate on, and others to measure on."""
+    if samples is None:
+        return None, None
     if len(samples) < 2:
-        raise ConfigError(f"{data_file}: one sample: some to calibrate on and others to measure on are needed")
-    return samples.split(min(CALIBRATION, len(samples) // 2))
+        raise ConfigError("--data: one sample: some to calibrate on and others to measure on are needed")
+    calibration, others = samples.split(min(CALIBRATION, len(samples) // 2))
+    return calibration, others
 
 
 def _tried(choice: Any) -> Table:
@@ -309,6 +347,8 @@ def _tried(choice: Any) -> Table:
         agreement = "" if each.agreement is None else f"{each.agreement:.4f}"
         ratio = "" if each.speed_ratio is None else f"{each.speed_ratio:.2f}"
         table.add_row(each.name, *numbers, agreement, size, ratio, ", though ".join(said))
+    if len(choice.variants) == 1:
+        table.caption = escape(f"nothing else was tried: {choice.why}")
     return table
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_agent.inference.inputs import TEXT, batched, checked, one, stack, tensor, text_of
 from edge_agent.inference.model import Tensors
 from edge_agent.records import Json, Observation
+from edge_models.columns import coded, places
 from edge_models.contract import Contract
 from edge_models.errors import ConfigError, RejectedError
 from edge_models.pictures import picture
@@ -29,8 +30,9 @@ def from_file(contract: Contract, path: Path, before: Before | None = None) -> T
     """The batch in a file: ``.npy``, ``.npz`` (an array an input), ``.csv`` (a row a sample, a header is skipped),
     ``.json`` or a picture; for a model that takes a text (`before`) ``.txt``, or ``.json`` with a ``text``.
 
-    A single sample without a batch axis is a batch of 1. Raises `ConfigError` where the file cannot be read or is of
-    no kind known here, `RejectedError` where its content does not fit: what came, and what was wanted.
+    Of an input with columns the header of a ``.csv`` names them, and an object in ``.json`` may hold them. A single
+    sample without a batch axis is a batch of 1. Raises `ConfigError` where the file cannot be read or is of no kind
+    known here, `RejectedError` where its content does not fit: what came, and what was wanted.
     """
     kind = path.suffix.lower()
     if before is not None:
@@ -98,6 +100,8 @@ def _csv(spec: TensorSpec, data: bytes) -> NDArray[Any]:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise RejectedError("no UTF-8 text") from None
+    if spec.columns:
+        return _csv_by_names(spec, lines)
     open_axes = sum(isinstance(axis, str) for axis in spec.shape[1:])
     if open_axes > 1:
         raise RejectedError(f"input {spec.name!r} has {open_axes} open axes, which a row cannot tell apart: use .json")
@@ -106,6 +110,30 @@ def _csv(spec: TensorSpec, data: bytes) -> NDArray[Any]:
     if not rows:
         raise RejectedError("there is no row of numbers in it")
     samples = [_shaped(row, size) for row in rows]
+    return tensor(spec, samples)
+
+
+def _csv_by_names(spec: TensorSpec, lines: list[str]) -> NDArray[Any]:
+    """Each row's cells by the names that the header gives them; of a category the cell is its text."""
+    try:
+        filled = [cells for cells in csv.reader(lines, strict=True) if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise RejectedError(f"no CSV: {error}") from None
+    header, *rows = filled or [[]]
+    wanted = places(spec, [cell.strip() for cell in header])
+    texts = {each.column for each in spec.categories}
+    samples: list[Json] = []
+    for number, cells in enumerate(rows, start=2):
+        if len(cells) != len(header):
+            raise RejectedError(f"row {number}: {len(cells)} cells, the header has {len(header)}")
+        row = [cells[place].strip() for place in wanted]
+        values = [cell if name in texts else _number(cell) for cell, name in zip(row, spec.columns, strict=True)]
+        if None in values:
+            wrong = values.index(None)
+            raise RejectedError(f"row {number}, column {spec.columns[wrong]!r}: {row[wrong][:20]!r} is no number")
+        samples.append(coded(spec, values))
+    if not samples:
+        raise RejectedError("there is no row below the header")
     return tensor(spec, samples)
 
 
@@ -158,6 +186,8 @@ def _json(contract: Contract, data: bytes) -> Tensors:
         value = {_only_input(contract, "list in a .json").name: value}
     if not isinstance(value, dict):
         raise RejectedError("wanted an object of inputs, or a list of numbers")
+    if any(spec.columns and not isinstance(value.get(spec.name), list) for spec in contract.inputs):
+        return one(contract, {}, Observation(value, 0, "file"))
     tensors = {}
     for spec in contract.inputs:
         if spec.name not in value:
@@ -166,7 +196,10 @@ def _json(contract: Contract, data: bytes) -> Tensors:
         if not contract.batched:
             tensors[spec.name] = _whole(spec, came)
             continue
-        tensors[spec.name] = tensor(spec, came if _depth(came) >= len(spec.shape) else [came])
+        samples = came if _depth(came) >= len(spec.shape) else [came]
+        if spec.categories and isinstance(samples, list):
+            samples = [coded(spec, sample) if isinstance(sample, list) else sample for sample in samples]
+        tensors[spec.name] = tensor(spec, samples)
     return tensors
 
 

@@ -1,4 +1,7 @@
-"""From observations to a model's input tensors. Numbers only: no text, no booleans, no NaN, no infinity."""
+"""From observations to a model's input tensors. Numbers only: no text, no booleans, no NaN, no infinity.
+
+Where an input's contract names columns, an object of them may stand for the list, and a category's text for its number.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_agent.inference.model import Tensors
 from edge_agent.records import Json, Observation
+from edge_models.columns import by_names, coded
 from edge_models.contract import Contract
 from edge_models.errors import RejectedError
 from edge_models.pictures import picture
@@ -26,7 +30,8 @@ def from_observation(contract: Contract, paths: Mapping[str, str], observations:
     """The micro-batch of these observations, in their order.
 
     `paths` gives the dotted path of an input in the observation's values, or its key in the arrays; an input it does
-    not name is read from its own name. Raises `RejectedError`: what came, and what was wanted.
+    not name is read from its own name, or, if it has columns and nothing has its name, from the observation itself.
+    Raises `RejectedError`: what came, and what was wanted.
     """
     return stack([one(contract, paths, observation) for observation in observations])
 
@@ -45,7 +50,7 @@ def one(
     for spec in contract.inputs:
         path = paths.get(spec.name, spec.name)
         if path not in observation.arrays:
-            value = at_path(observation.values, path)
+            value = _sample(spec, paths, observation.values)
             # One number may stand for a list of one.
             lone = spec.shape[1:] == (1,) and not isinstance(value, list)
             tensors[spec.name] = tensor(spec, [[value] if lone else value])
@@ -54,6 +59,17 @@ def one(
         else:
             tensors[spec.name] = checked(spec, batched(spec, np.asarray(observation.arrays[path])))
     return tensors
+
+
+def _sample(spec: TensorSpec, paths: Mapping[str, str], values: Mapping[str, Json]) -> Json:
+    """One sample as lists of numbers; of an input with columns, from whichever form it came in."""
+    path = paths.get(spec.name, spec.name)
+    if spec.columns and spec.name not in paths and path not in values:
+        return by_names(spec, values)
+    value = at_path(values, path)
+    if spec.columns and isinstance(value, Mapping):
+        return by_names(spec, value)
+    return coded(spec, value) if spec.categories and isinstance(value, list) else value
 
 
 def _is_picture(contract: Contract, spec: TensorSpec, array: Any) -> bool:

@@ -119,6 +119,10 @@ class Contract:
         left_out = {key for key, default in usual.items() if value[key] == default}
         if value["image"] is not None and value["image"]["fit"] == "stretch":
             del value["image"]["fit"]
+        for tensor in (*value["inputs"], *value["outputs"]):
+            for key in ("columns", "categories"):
+                if not tensor[key]:
+                    del tensor[key]
         return {key: part for key, part in value.items() if key not in left_out}
 
     @classmethod

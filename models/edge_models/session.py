@@ -1,7 +1,7 @@
 """ONNX Runtime, set up for a small shared machine: one way to make a session, for sites, steps and the workshop."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Before anything imports onnxruntime: its telemetry is on by default.
@@ -31,10 +31,13 @@ def session_options(config: Mapping[str, str] | None = None) -> Any:
     return options
 
 
-def make_session(graph: bytes | str, options: Any = None) -> Any:
-    """An `onnxruntime.InferenceSession` of ONNX bytes, or of a file. Raises whatever ONNX Runtime does."""
-    session = ort.InferenceSession(graph, options or session_options(), providers=["CPUExecutionProvider"])
-    session.disable_fallback()
+def make_session(graph: bytes | str, options: Any = None, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
+    """An `onnxruntime.InferenceSession` of ONNX bytes, or of a file. Raises whatever ONNX Runtime does.
+
+    `providers`: of execution, by ONNX Runtime's names. One whose libraries are missing here may be left out in silence.
+    """
+    # Without the fallback, which says on stdout that something failed, and tries again otherwise than it was told.
+    session = ort.InferenceSession(graph, options or session_options(), providers=list(providers), enable_fallback=0)
     # It keeps the graph's bytes for the day its providers are changed, which nobody does here: as much memory again.
     session._model_bytes = None
     return session

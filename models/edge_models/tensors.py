@@ -7,13 +7,17 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from edge_models.columns import Categories, categories_from_json
 from edge_models.errors import RejectedError
 from edge_models.jsonfields import field, item, listed, object_of, require
 
 DTYPES = frozenset({"bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8"})
 """Element types a tensor may have, by NumPy's names."""
 
-MAX_AXES, MAX_AXIS = 8, 2**31 - 1
+WIDE = frozenset({"float32", "float64", "int16", "int32", "int64"})
+"""Those that hold the number of any category, and -1."""
+
+MAX_AXES, MAX_AXIS, MAX_NAME = 8, 2**31 - 1, 200
 
 BATCH = "batch"
 """The name of axis 0 in models that take any number of samples at once."""
@@ -30,6 +34,10 @@ class TensorSpec:
     dtype: str
     unit: str = ""
     description: str = ""
+    columns: tuple[str, ...] = ()
+    """Of ``(batch, N)``: what each of the N values is called, where a table's columns are taken by their names."""
+    categories: tuple[Categories, ...] = ()
+    """Of those columns that hold texts."""
 
     def __post_init__(self) -> None:
         require(bool(IDENTIFIER.fullmatch(self.name)), f"tensor name {self.name!r} is not an identifier")
@@ -38,6 +46,8 @@ class TensorSpec:
         for axis in self.shape:
             known = IDENTIFIER.fullmatch(axis) if isinstance(axis, str) else 1 <= axis <= MAX_AXIS
             require(bool(known), f"tensor {self.name!r}: axis {axis!r} is neither a name nor a positive number")
+        if self.columns or self.categories:
+            self._check_columns()
 
     def check(self, array: NDArray[Any], role: str = "input") -> None:
         """Raise `RejectedError`, saying what came and what was wanted, unless `array` is such a tensor."""
@@ -48,6 +58,22 @@ class TensorSpec:
         if not fits or array.dtype != self.dtype:
             wanted = f"{shape_text(self.shape)} {self.dtype}"
             raise RejectedError(f"{role} {self.name!r}: came {shape_text(came)} {array.dtype.name}, wanted {wanted}")
+        for each in self.categories:
+            wrong = each.first_wrong(array[:, self.columns.index(each.column)])
+            if wrong is not None:
+                raise RejectedError(f"{role} {self.name!r}, {wrong}")
+
+    def _check_columns(self) -> None:
+        what = f"tensor {self.name!r}: columns"
+        fits = len(self.shape) == 2 and self.shape[1] == len(self.columns)
+        require(fits, f"{what}: {len(self.columns)}, where the shape is {shape_text(self.shape)}")
+        require(len(set(self.columns)) == len(self.columns), f"{what}: two have the same name")
+        require(all(0 < len(name) <= MAX_NAME for name in self.columns), f"{what}: each has 1 to {MAX_NAME} characters")
+        named = [each.column for each in self.categories]
+        require(len(set(named)) == len(named), f"{what}: one has its categories twice")
+        for name in named:
+            require(name in self.columns, f"{what}: categories of {name!r}, which is none of them")
+        require(not named or self.dtype in WIDE, f"{what}: categories need a dtype of {listed(WIDE)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +113,10 @@ def tensor_from_json(value: object) -> TensorSpec:
         dtype=field(fields, "dtype", str),
         unit=item(fields.get("unit", ""), "unit", str),
         description=item(fields.get("description", ""), "description", str),
+        columns=tuple(item(name, "columns", str) for name in item(fields.get("columns", ()), "columns", (list, tuple))),
+        categories=tuple(
+            categories_from_json(each) for each in item(fields.get("categories", ()), "categories", (list, tuple))
+        ),
     )
 
 

@@ -50,7 +50,8 @@ class AgentSpec(BaseModel):
     policy: str
     source: SourceSpec
     inputs: dict[str, str] = {}
-    """Model input → dotted path in the observation; an input not named here is read from its own name."""
+    """Model input → dotted path in the observation; an input not named here is read from its own name, or, if it has
+    columns, from the observation itself."""
     subject: str | None = None
     """Dotted path in the observation of what it is about (a machine, a shelf)."""
     grants: list[str] = []

@@ -13,6 +13,8 @@ from edge_models.build.measure import classes, likeness
 from edge_models.build.run import Answers
 from edge_models.build.samples import Samples
 from edge_models.contract import Contract
+from edge_models.npy import Array
+from edge_models.tensors import TensorSpec
 
 MOST, OF_A_KIND, FEW = 12, 4, 6
 """Samples shown where models disagree, of those that do so in the same way, and where none disagree."""
@@ -126,6 +128,8 @@ def _input(contract: Contract, samples: Samples, row: int) -> str:
     if samples.shown is not None and contract.image is None:
         return f"<blockquote>{text(samples.shown[row], MOST_TEXT)}</blockquote>"
     for spec in contract.inputs:
+        if spec.columns:
+            return f"<blockquote>{text(_by_column(spec, samples.inputs[spec.name][row]), MOST_TEXT)}</blockquote>"
         image = contract.image if spec is contract.inputs[0] else None
         figure = drawn(np.asarray(samples.inputs[spec.name][row]), image, f"sample {row}")
         if figure:
@@ -134,6 +138,17 @@ def _input(contract: Contract, samples: Samples, row: int) -> str:
             return f"<figure>{figure}{under}</figure>"
     values = ", ".join(f"{spec.name} {samples.inputs[spec.name][row].ravel()[0]:g}" for spec in contract.inputs)
     return f"<blockquote>{text(values, MOST_TEXT)}</blockquote>"
+
+
+def _by_column(spec: TensorSpec, values: Array) -> str:
+    """A row of a table, of categories with their texts."""
+    texts = {each.column: each.texts for each in spec.categories}
+    told = []
+    for name, value in zip(spec.columns, values.tolist(), strict=True):
+        known = texts.get(name)
+        shown = f"{value:g}" if known is None else known[int(value)] if value >= 0 else "another"
+        told.append(f"{name} {shown}")
+    return ", ".join(told)
 
 
 def _said(contract: Contract, samples: Samples, models: Sequence[Model], row: int) -> list[_Line]:

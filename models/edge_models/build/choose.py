@@ -1,7 +1,7 @@
 """Which quantization pays: each that suits the graph is made, measured beside float, and held to the gates."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from edge_models.build.measure import Measured, agreement, measure
 from edge_models.build.recipe import Progress
 from edge_models.build.samples import Samples
 from edge_models.build.schemes import apply, check_samples
-from edge_models.build.speed import one_run, speeds
+from edge_models.build.speed import Speed, one_run, speeds
 from edge_models.build.suits import suits
 from edge_models.build.workdir import FLOAT, Gates
 from edge_models.contract import Contract
@@ -44,7 +44,7 @@ class Tried:
 
     def facts(self) -> dict[str, Any]:
         """All but the graph, for its file and for programs."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "graph"}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "graph"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Choice:
     """Float's name where nothing else passed."""
     why: str
     """What these schemes were tried for."""
+    times: Mapping[str, Speed] = field(default_factory=dict)
+    """Of all that were made, in one run; empty where there is nothing to compare."""
 
 
 def choose(
@@ -94,7 +96,7 @@ def choose(
     timed = speeds(contract, made, files, sample) if len(made) > 1 else {}
     tried = [replace(v, speed_ratio=timed[v.name].ratio) if v.name in timed else v for v in tried]
     variants = tuple(replace(v, refused=v.refused or refusal(v, tried[0], gates)) for v in tried)
-    return Choice(variants, _best(variants), why)
+    return Choice(variants, _best(variants), why, timed)
 
 
 def refusal(variant: Tried, base: Tried, gates: Gates) -> str | None:

@@ -1,10 +1,10 @@
 """Samples from files: .npz, .csv, .jsonl, or a folder of pictures. One clear line for what is wrong in them.
 
 .npz      an array for each input, axis 0 the samples; `labels` or `truth`
-.csv      a header; a column for each value of the input, in order (inputs of one value each: by name), or `text`;
-          `label`
-.jsonl    an object a line: an array for each input, or `text`, or `picture` (a file beside it); `label`, or
-          `relevant` (rows from 0), or `fields`
+.csv      a header; a column for each value of the input, by name where the contract has columns (or inputs of one
+          value each), else in order; or `text`; `label`
+.jsonl    an object a line: an array for each input, or, of one with columns, its values by their names; or `text`, or
+          `picture` (a file beside it); `label`, or `relevant` (rows from 0), or `fields`
 a folder  pictures, in subfolders by their label where the task has labels
 
 Text goes through the contract's steps, pictures through `edge_models.pictures`, as at a site.
@@ -24,6 +24,7 @@ import orjson
 
 from edge_models.build.samples import Samples
 from edge_models.build.texts import tokenized
+from edge_models.columns import by_names, coded, places
 from edge_models.contract import Contract
 from edge_models.errors import ConfigError, RejectedError
 from edge_models.npy import Array
@@ -143,6 +144,7 @@ def _table(
     if before is not None and TEXT not in header:
         raise RejectedError(f"no column {TEXT!r} (there are: {', '.join(header)})")
     numbers = {name: packed("d" if spec.dtype.startswith("float") else "q") for name, (spec, _) in wanted.items()}
+    readers = {name: _readers(spec, columns, header) for name, (spec, columns) in wanted.items()}
     where: list[str] = []
     labels: list[str] = []
     texts: list[str] = []
@@ -152,11 +154,12 @@ def _table(
         where.append(line)
         labels += [cells[header.index(LABEL)]] if LABEL in header else []
         texts += [cells[header.index(TEXT)]] if before is not None else []
-        for name, (_, columns) in wanted.items():
-            number: Callable[[str], float] = float if numbers[name].typecode == "d" else int
-            for column in columns:
+        for name, read in readers.items():
+            for column, number in read:
                 try:
-                    numbers[name].append(number(cells[column]))  # type: ignore[arg-type] # int goes into "q", float "d"
+                    numbers[name].append(number(cells[column]))
+                except RejectedError as error:
+                    raise RejectedError(f"{line}, {error}") from None
                 except (ValueError, OverflowError):
                     kind = "number" if numbers[name].typecode == "d" else "whole number"
                     raise RejectedError(f"{line}, column {header[column]!r}: {cells[column]!r} is no {kind}") from None
@@ -176,8 +179,17 @@ def _table(
     return Samples(inputs, truth)
 
 
+def _readers(spec: TensorSpec, columns: Sequence[int], header: Sequence[str]) -> list[tuple[int, Callable[[str], Any]]]:
+    """Each of these columns, and what makes a number of its cells: of categories what stands for the text."""
+    number: Callable[[str], Any] = float if spec.dtype.startswith("float") else int
+    texts = {each.column: each.number for each in spec.categories}
+    return [(column, texts.get(header[column], number)) for column in columns]
+
+
 def _columns(header: Sequence[str], contract: Contract) -> dict[str, tuple[TensorSpec, list[int]]]:
     """Which columns hold the values of each input."""
+    if any(spec.columns for spec in contract.inputs):
+        return _named_columns(header, contract)
     features = [column for column, name in enumerate(header) if name != LABEL]
     sizes = [_sizes(spec, contract.batched) for spec in contract.inputs]
     if len(sizes) == 1:
@@ -199,6 +211,16 @@ def _columns(header: Sequence[str], contract: Contract) -> dict[str, tuple[Tenso
             found = "two columns" if spec.name in header else "no column"
             raise RejectedError(f"{found} {spec.name!r} (there are: {', '.join(header)})")
     return {spec.name: (spec, [header.index(spec.name)]) for spec in contract.inputs}
+
+
+def _named_columns(header: Sequence[str], contract: Contract) -> dict[str, tuple[TensorSpec, list[int]]]:
+    """The same for inputs with columns: by their names, whatever their order and whatever else there is."""
+    for spec in contract.inputs:
+        if not spec.columns:
+            raise RejectedError(f"input {spec.name!r} has no columns, as others have: use .npz")
+        if LABEL in spec.columns:
+            raise RejectedError(f"input {spec.name!r} has a column {LABEL!r}, which is the truth's here: use .npz")
+    return {spec.name: (spec, places(spec, header)) for spec in contract.inputs}
 
 
 def _jsonl(path: Path, contract: Contract, before: Before | None) -> Samples:
@@ -252,10 +274,13 @@ def _inputs_of(row: Mapping[str, Any], contract: Contract, before: Before | None
         return {contract.inputs[0].name: _picture(contract, folder / name, name)}
     inputs = {}
     for spec in contract.inputs:
-        if spec.name not in row:
+        if spec.name not in row and not spec.columns:
             raise RejectedError(f"no {spec.name!r} (there are: {', '.join(row)})")
+        value = row.get(spec.name, row)
+        if spec.columns and isinstance(value, (dict, list)):
+            value = by_names(spec, value) if isinstance(value, dict) else coded(spec, value)
         try:
-            array = np.array(row[spec.name])
+            array = np.array(value)
         except (ValueError, OverflowError):
             raise RejectedError(f"input {spec.name!r}: lists of unequal length") from None
         inputs[spec.name] = _samples_of(spec, array[np.newaxis], contract.batched, rows=False)[0]

@@ -48,7 +48,12 @@ def made_up(contract: Contract, samples: int) -> Samples:
     """Inputs by chance, where there are no data: they prove that a CPU computes the same, and nothing else."""
     chance = np.random.default_rng(SEED)
     shapes = {spec.name: _sized(spec, contract.batched) for spec in contract.inputs}
-    return Samples({spec.name: _noise(chance, spec, (samples, *shapes[spec.name])) for spec in contract.inputs})
+    drawn = {spec.name: _noise(chance, spec, (samples, *shapes[spec.name])) for spec in contract.inputs}
+    for spec in contract.inputs:
+        for each in spec.categories:
+            numbers = chance.integers(0, len(each.texts), samples)
+            drawn[spec.name][:, spec.columns.index(each.column)] = numbers
+    return Samples(drawn)
 
 
 def _sized(spec: TensorSpec, batched: bool) -> tuple[int, ...]:

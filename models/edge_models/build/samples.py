@@ -1,5 +1,6 @@
 """Samples: what a model is calibrated and measured on."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_models.digests import Digest
 from edge_models.npy import Array
 
 SEED = 31
@@ -25,6 +27,16 @@ class Samples:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    @property
+    def digest(self) -> Digest:
+        """Of what goes into a model, the truth apart."""
+        seen = hashlib.sha256()
+        for name in sorted(self.inputs):
+            array = np.ascontiguousarray(self.inputs[name])
+            seen.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            seen.update(array.data)
+        return Digest("sha256:" + seen.hexdigest())
 
     def take(self, which: slice | NDArray[np.int64]) -> "Samples":
         """These samples only. Rows that `truth` names are not renumbered."""

@@ -1,6 +1,7 @@
 """What `edge-agent infer` reads from a file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from edge_agent.inference.files import from_file
 from edge_agent.inference.model import Model
 from edge_models import pictures
 from edge_models.bundle import Bundle
+from edge_models.columns import Categories
+from edge_models.contract import Contract
 from edge_models.errors import ConfigError, RejectedError
 
 ROW = [0.5, 1, 2, 3, 4, 5, 6, 7]
@@ -93,6 +96,54 @@ def test_json_with_several_inputs(two_input_bundle: Bundle, tmp_path: Path) -> N
     path.write_text("[[1, 2]]")
     with pytest.raises(RejectedError, match="this model takes sound, mode"):
         from_file(two_input_bundle.contract, path)
+
+
+@pytest.fixture
+def table(bundle: Bundle) -> Contract:
+    """The same model with names for its values, the last of them texts."""
+    kinds = (Categories("mode", ("1", "2"), other=True),)
+    spec = replace(bundle.contract.inputs[0], columns=(*"abcdefg", "mode"), categories=kinds)
+    return replace(bundle.contract, inputs=(spec,))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.csv", "mode,g,f,e,d,c,b,a,serial\n2,6,5,4,3,2,1,0,p-7\n9,6,5,4,3,2,1,0,p-8\n"),
+        (
+            "in.json",
+            '[{"a":0,"b":1,"c":2,"d":3,"e":4,"f":5,"g":6,"mode":"2"},{"window":[0,1,2,3,4,5,6,"9"]}]',
+        ),
+        ("in.json", '{"window": [[0,1,2,3,4,5,6,"2"],[0,1,2,3,4,5,6,-1]]}'),
+    ],
+)
+def test_columns_by_their_names(table: Contract, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert from_file(table, tmp_path / name)["window"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 1], [0, 1, 2, 3, 4, 5, 6, -1]]
+
+
+def test_one_object_by_the_names_of_columns(table: Contract, tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text('{"mode": "1", "a":0,"b":1,"c":2,"d":3,"e":4,"f":5,"g":6}')
+    assert from_file(table, tmp_path / "in.json")["window"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a,b,c,d,e,f,g\n0,1,2,3,4,5,6\n", "in.csv: input 'window': no column mode"),
+        ("0,1,2,3,4,5,6,7\n", "in.csv: input 'window': no column a, b, c"),
+        ("a,b,c,d,e,f,g,mode,a\n0,1,2,3,4,5,6,1,0\n", "in.csv: two columns are named 'a'"),
+        ("a,b,c,d,e,f,g,mode\n0,1,2,3,4,5,6\n", "in.csv: row 2: 7 cells, the header has 8"),
+        ("a,b,c,d,e,f,g,mode\n\n0,1,x,3,4,5,6,1\n", "in.csv: row 2, column 'c': 'x' is no number"),
+        ("a,b,c,d,e,f,g,mode\n", "in.csv: there is no row below the header"),
+        ("", "in.csv: input 'window': no column a, b, c"),
+        ('a,"b', "in.csv: no CSV"),
+    ],
+)
+def test_a_table_that_lacks_what_the_columns_say(table: Contract, tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "in.csv").write_text(text)
+    with pytest.raises(RejectedError, match=why):
+        from_file(table, tmp_path / "in.csv")
 
 
 def test_a_row_of_any_length_where_the_axis_is_open(bundle: Bundle, two_input_bundle: Bundle, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Observations become tensors, or one line that says what came and what was wanted."""
 
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 from edge_agent.inference.inputs import at_path, from_observation, one, stack, tensor
 from edge_agent.records import Observation
 from edge_models.bundle import Bundle
+from edge_models.columns import Categories
+from edge_models.contract import Contract
 from edge_models.errors import RejectedError
 from edge_models.tensors import TensorSpec
 
@@ -100,6 +104,57 @@ def test_one_number_stands_for_a_list_of_one(two_input_bundle: Bundle) -> None:
     inputs = one(two_input_bundle.contract, {}, seen({"sound": [0.5, 0.25], "mode": 2}))
     assert inputs["mode"].tolist() == [[2]]
     assert inputs["mode"].dtype == np.int64
+
+
+@pytest.fixture
+def table(bundle: Bundle) -> Contract:
+    """The same model with names for its values, the last of them texts."""
+    spec = bundle.contract.inputs[0]
+    names = (*"abcdefg", "mode")
+    kinds = (Categories("mode", ("auto", "manual"), other=True),)
+    return replace(bundle.contract, inputs=(replace(spec, columns=names, categories=kinds),))
+
+
+BY_NAME = {"mode": "manual", "time": "12:00", **{name: place for place, name in enumerate("abcdefg")}}
+
+
+@pytest.mark.parametrize(
+    ("paths", "values"),
+    [
+        ({}, BY_NAME),
+        ({}, {"window": BY_NAME}),
+        ({"window": "reading.axes"}, {"reading": {"axes": BY_NAME}}),
+        ({}, {"window": [0, 1, 2, 3, 4, 5, 6, "manual"]}),
+        ({}, {"window": [0, 1, 2, 3, 4, 5, 6, 1]}),
+    ],
+)
+def test_an_object_of_columns_stands_for_the_list(
+    table: Contract, paths: dict[str, str], values: dict[str, Any]
+) -> None:
+    assert one(table, paths, seen(values))["window"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 1]]
+
+
+@pytest.mark.parametrize(
+    ("paths", "values", "said"),
+    [
+        ({}, {"a": 1, "mode": "auto"}, "input 'window': no b, c, d, e, f, g (there are: a, mode)"),
+        ({"window": "reading"}, BY_NAME, "there is no 'reading' in it"),
+        ({}, BY_NAME | {"c": "3"}, "column 'c': came '3', wanted a number"),
+        ({}, BY_NAME | {"c": None}, "column 'c': came null, wanted a number"),
+        ({}, BY_NAME | {"c": math.nan}, "input 'window': came NaN or infinity"),
+        ({}, {"window": [0, 1, 2, 3, 4, 5, 6, 2]}, "column 'mode': came 2, wanted the number of one of its 2"),
+    ],
+)
+def test_an_object_that_lacks_a_column_is_refused_by_its_name(
+    table: Contract, paths: dict[str, str], values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RejectedError, match=re.escape(said)):
+        one(table, paths, seen(values))
+
+
+def test_an_object_for_an_input_without_columns_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(RejectedError, match="came an object, wanted"):
+        one(bundle.contract, {}, seen({"window": BY_NAME}))
 
 
 def test_open_axes_that_differ_do_not_make_a_batch(two_input_bundle: Bundle) -> None:

@@ -14,6 +14,7 @@ import pytest
 from edge_models.build import data
 from edge_models.build.data import load_samples
 from edge_models.build.drawings import encode_png
+from edge_models.columns import Categories
 from edge_models.contract import Contract, Step
 from edge_models.errors import ConfigError, KitError, RejectedError
 from edge_models.pictures import MAX_PICTURE_BYTES
@@ -26,6 +27,18 @@ PUMP = Contract(
 ROWS = np.array([[1, 2, 3], [4, 5, 6.5]], dtype=np.float32)
 VECTOR = Contract("vector", "1", "embedding", PUMP.inputs, (TensorSpec("v", ("batch", 4), "float32"),), embedding="v")
 TWO = replace(PUMP, inputs=(TensorSpec("speed", ("batch", 1), "float32"), TensorSpec("count", ("batch",), "int64")))
+TABLE = replace(
+    PUMP,
+    inputs=(
+        TensorSpec(
+            "sensors",
+            ("batch", 3),
+            "float32",
+            columns=("a", "b", "mode"),
+            categories=(Categories("mode", ("auto", "manual"), other=True),),
+        ),
+    ),
+)
 RAW = Contract(
     "raw",
     "1",
@@ -200,6 +213,59 @@ def test_tables_that_do_not_fit(tmp_path: Path, text: str, said: str) -> None:
 )
 def test_named_columns_that_do_not_fit(tmp_path: Path, text: str, said: str) -> None:
     assert refusal(written(tmp_path / "a.csv", text), TWO) == said
+
+
+def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
+    text = "time,b,label,mode,a\n12:00,2,bad,turbo,1\n12:01,5,ok,manual,4\n"
+    samples = load_samples(written(tmp_path / "a.csv", text), TABLE, {})
+    np.testing.assert_array_equal(samples.inputs["sensors"], [[1, 2, -1], [4, 5, 1]])
+    assert samples.truth == ("bad", "ok")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,mode,c\n1,auto,3\n", "input 'sensors': no column b (there are: a, mode, c)"),
+        ("1,2,auto\n4,5,auto\n", "input 'sensors': no column a, b, mode (there are: 1, 2, auto)"),
+        ("a,b,mode,b\n1,2,auto,3\n", "two columns are named 'b'"),
+        ("a,b,mode\n1,2,auto\n1,x,auto\n", "line 3, column 'b': 'x' is no number"),
+        ("a,b,mode\n1,nan,auto\n", "line 2, column 'b': nan is no number"),
+    ],
+)
+def test_columns_by_name_that_do_not_fit(tmp_path: Path, text: str, said: str) -> None:
+    assert refusal(written(tmp_path / "a.csv", text), TABLE) == said
+
+
+def test_a_text_that_is_no_category(tmp_path: Path) -> None:
+    strict = replace(TABLE, inputs=(replace(TABLE.inputs[0], categories=(Categories("mode", ("auto", "manual")),)),))
+    said = "line 3, column 'mode': 'turbo' is not one of auto, manual"
+    assert refusal(written(tmp_path / "a.csv", "a,b,mode\n1,2,auto\n1,2,turbo\n"), strict) == said
+    row = {"a": 1, "b": 2, "mode": "turbo"}
+    assert refusal(lines(tmp_path / "a.jsonl", row), strict) == said.replace("line 3, ", "line 1: ")
+
+
+def test_a_column_that_has_the_name_of_the_truth(tmp_path: Path) -> None:
+    table = replace(TABLE, inputs=(TensorSpec("sensors", ("batch", 2), "float32", columns=("a", "label")),))
+    assert "use .npz" in refusal(written(tmp_path / "a.csv", "a,label\n1,2\n"), table)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"a": 1, "b": 2, "mode": "manual", "time": "12:00"},
+        {"sensors": {"mode": "manual", "b": 2, "a": 1}},
+        {"sensors": [1, 2, "manual"]},
+        {"sensors": [1, 2, 1]},
+    ],
+)
+def test_lines_by_the_names_of_columns(tmp_path: Path, row: dict[str, Any]) -> None:
+    samples = load_samples(lines(tmp_path / "a.jsonl", row | {"label": "ok"}), TABLE, {})
+    assert (samples.inputs["sensors"].tolist(), samples.truth) == ([[1, 2, 1]], ("ok",))
+
+
+def test_a_line_without_a_column(tmp_path: Path) -> None:
+    said = "line 1: input 'sensors': no b, mode (there are: a, label)"
+    assert refusal(lines(tmp_path / "a.jsonl", {"a": 1, "label": "ok"}), TABLE) == said
 
 
 def test_a_table_in_another_encoding(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 if any(find_spec(name) is None for name in ("onnx", "optimum", "transformers", "tokenizers", "torch")):
     pytest.skip("the extra `models` is not installed", allow_module_level=True)
 
+import onnx
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -218,6 +219,75 @@ def test_a_fast_tokenizer_is_made_of_the_slow_ones_files(tmp_path: Path) -> None
     assert parts[0].contract.steps[0].params["max_tokens"] == 20
     hidden = theirs(model, TEXTS[1]).last_hidden_state[0].numpy()
     np.testing.assert_allclose(ask(parts, "last_hidden_state", TEXTS[1]), hidden, atol=1e-5)
+
+
+def test_a_graph_of_texts_gets_its_tokenizer_from_a_file(tmp_path: Path) -> None:
+    bert(tmp_path / "model", BertForSequenceClassification, num_labels=3)
+    ours, graph, _ = imported(tmp_path / "model")
+    path, beside = tmp_path / "theirs.onnx", tmp_path / "model" / "tokenizer.json"
+    path.write_bytes(graph)
+    alone, _, none = imported(path)
+    assert (alone.contract.steps, none) == ((), {})
+    sheet, again, files = imported(path, tokenizer=beside, task="classification")
+    assert sheet.contract.steps == ours.contract.steps  # cut where the graph has no more positions
+    assert files == {"tokenizer.json": beside.read_bytes()}
+    assert sheet.about.lineage["command"].endswith("--tokenizer tokenizer.json")
+    assert sheet.about.lineage["tokenizer_sha256"] == f"sha256:{hashlib.sha256(beside.read_bytes()).hexdigest()}"
+    before, theirs = prepare(sheet.contract, files).before, prepare(ours.contract, files).before
+    assert before is not None
+    assert theirs is not None
+    for text in (*TEXTS, "the belt " * 40):
+        came = answers(sheet.contract, again, files, before(text)).outputs["scores"]
+        wanted = answers(ours.contract, graph, files, theirs(text)).outputs[ours.contract.scores]
+        np.testing.assert_allclose(came, wanted, atol=1e-6)
+
+
+def test_a_tokenizer_that_says_itself_where_to_cut(tmp_path: Path) -> None:
+    bert(tmp_path / "model", BertForSequenceClassification, num_labels=3)
+    beside = tmp_path / "model" / "tokenizer.json"
+    (tmp_path / "theirs.onnx").write_bytes(imported(tmp_path / "model")[1])
+    told = json.loads(beside.read_text())
+    told["truncation"] = {"max_length": 7, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    beside.write_text(json.dumps(told))
+    sheet = imported(tmp_path / "theirs.onnx", tokenizer=beside)[0]
+    assert sheet.contract.steps[0].params["max_tokens"] == 7
+
+
+def test_a_folder_takes_a_tokenizer_that_it_has_not(tmp_path: Path) -> None:
+    bert(tmp_path / "model", BertForSequenceClassification, tokenizer=False)
+    (tmp_path / "elsewhere").mkdir()
+    words(tmp_path / "elsewhere")
+    sheet, _, files = imported(tmp_path / "model", tokenizer=tmp_path / "elsewhere" / "tokenizer.json")
+    assert [step.name for step in sheet.contract.steps] == ["tokenize"]
+    assert files.keys() == {"tokenizer.json"}
+
+
+def test_a_tokenizer_for_what_takes_no_texts(tmp_path: Path) -> None:
+    bert(tmp_path / "model", BertForSequenceClassification)
+    beside, graph = tmp_path / "model" / "tokenizer.json", imported(tmp_path / "model")[1]
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(graph)
+    with pytest.raises(ConfigError, match=r"--tokenizer: the graph's input_ids is \(batch, 16\) int64.* open axis"):
+        imported(path, tokenizer=beside, dims={"input_ids.1": 16})
+    with pytest.raises(ConfigError, match=r"--tokenizer .*nowhere\.json: No such file"):
+        imported(path, tokenizer=tmp_path / "nowhere.json")
+    (tmp_path / "more").mkdir()
+    words(tmp_path / "more", [*WORDS, "others", "besides"])
+    with pytest.raises(RejectedError, match="it has 13 words, the graph fewer: they do not belong together"):
+        imported(path, tokenizer=tmp_path / "more" / "tokenizer.json")
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(RejectedError, match="the tokenizer's file cannot be read"):
+        imported(path, tokenizer=tmp_path / "broken.json")
+    model = onnx.load_from_string(graph)
+    for value in model.graph.input:
+        value.name = f"their_{value.name}"
+    for node in model.graph.node:
+        node.input[:] = [
+            f"their_{name}" if f"their_{name}" in {v.name for v in model.graph.input} else name for name in node.input
+        ]
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigError, match=r"the graph takes their_input_ids, .*export it with those names"):
+        imported(path, tokenizer=beside)
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:

@@ -106,6 +106,95 @@ def test_scores_between_0_and_1_that_do_not_sum_to_1_are_no_probabilities(tmp_pa
     assert imported(tmp_path, model)[0].contract.task == "tensors"
 
 
+def one_score(sigmoid: bool = True, axes: Sequence[Any] = ("N", 1), kind: int = FLOAT) -> Any:
+    """One number a sample, with a Sigmoid or without."""
+    column = WEIGHTS[:, :1].astype(helper.tensor_dtype_to_np_dtype(kind))
+    flat = len(axes) == 1
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["sum"]),
+        helper.make_node("Sigmoid" if sigmoid else "Identity", ["sum"], ["p"]),
+        helper.make_node("Squeeze" if flat else "Identity", ["p", "axis"] if flat else ["p"], ["y"]),
+    ]
+    weights = {"w": column, "axis": np.array([1])} if flat else {"w": column}
+    return model_of(nodes, [("x", kind, ["N", 3])], [("y", kind, axes)], weights)
+
+
+ROWS = np.random.default_rng(8).standard_normal((60, 3)).astype(np.float32)
+SECOND = 1 / (1 + np.exp(-(ROWS @ WEIGHTS[:, 0])))
+"""The probability of the second label."""
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (one_score(), {}),
+        (one_score(axes=("N",)), {}),
+        (one_score(kind=TensorProto.DOUBLE), {}),
+        (one_score(sigmoid=False), {"task": "classification"}),
+    ],
+)
+def test_one_probability_and_two_labels_are_a_classification(
+    tmp_path: Path, model: Any, options: dict[str, Any]
+) -> None:
+    sheet, graph = imported(tmp_path, model, labels=["no", "yes"], **options)
+    contract = sheet.contract
+    assert (contract.task, contract.labels, contract.scores) == ("classification", ("no", "yes"), "scores")
+    rows = ROWS.astype(contract.inputs[0].dtype)
+    scores = answers(contract, graph, {}, {"x": rows}).outputs["scores"]
+    np.testing.assert_allclose(scores, np.stack([1 - SECOND, SECOND], axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
+def test_a_threshold_is_where_the_second_label_begins_to_be_the_answer(tmp_path: Path, threshold: float) -> None:
+    sheet, graph = imported(tmp_path, one_score(), labels=["no", "yes"], threshold=threshold)
+    contract = sheet.contract
+    scores = answers(contract, graph, {}, {"x": ROWS}).outputs["scores"]
+    second = np.greater(SECOND, threshold)
+    np.testing.assert_array_equal(scores.argmax(axis=1) == 1, second)
+    assert 5 < second.sum() < 55
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+    assert np.array_equal(np.argsort(scores[:, 1]), np.argsort(SECOND))
+    assert f"'yes' is the answer from {threshold:g}" in contract.outputs[0].description
+    assert f"--threshold {threshold:g}" in sheet.about.lineage["command"]
+
+
+def test_a_threshold_of_two_probabilities(tmp_path: Path) -> None:
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Softmax", ["y"], ["p"], axis=-1)],
+        [("x", FLOAT, ["N", 3])],
+        [("p", FLOAT, ["N", 2])],
+        {"w": WEIGHTS[:, :2]},
+    )
+    plain, theirs = imported(tmp_path, model)
+    sheet, graph = imported(tmp_path, model, labels=["no", "yes"], threshold=0.3)
+    plainly = answers(plain.contract, theirs, {}, {"x": ROWS}).outputs["p"]
+    scores = answers(sheet.contract, graph, {}, {"x": ROWS}).outputs["scores"]
+    np.testing.assert_array_equal(scores.argmax(axis=1) == 1, plainly[:, 1] > 0.3)
+
+
+def test_one_number_that_nobody_calls_a_probability_stays_one(tmp_path: Path) -> None:
+    assert imported(tmp_path, one_score())[0].contract.task == "tensors"
+    for options in ({"labels": ["a", "b", "c"]}, {"task": "classification"}, {"threshold": 0.2}):
+        line = refused(tmp_path, one_score(), ConfigError, **options)
+        assert "'y' is one number a sample" in line
+        assert "--labels no,yes" in line
+    line = refused(tmp_path, one_score(sigmoid=False), ConfigError, labels=["no", "yes"])
+    assert "--task classification" in line
+    assert "Sigmoid" in line
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        (linear(softmax=True), {"threshold": 0.2}, "--threshold is for two labels, and there are 4"),
+        (one_score(), {"labels": ["no", "yes"], "threshold": 1.0}, "--threshold 1: wanted a probability between"),
+        (one_score(), {"threshold": 0.2, "task": "tensors"}, "--threshold is for a classification of two labels"),
+    ],
+)
+def test_a_threshold_that_makes_no_sense(tmp_path: Path, model: Any, options: dict[str, Any], said: str) -> None:
+    assert said in refused(tmp_path, model, ConfigError, **options)
+
+
 def test_float64_probabilities_become_float32(tmp_path: Path) -> None:
     model = model_of(
         [helper.make_node("Softmax", ["x"], ["p"], axis=-1)],
@@ -374,8 +463,8 @@ def test_labels_must_be_as_many_as_scores(tmp_path: Path) -> None:
 
 def test_a_task_that_the_graph_is_not_for(tmp_path: Path) -> None:
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, ["N", 1])], [("y", FLOAT, ["N", 1])])
-    line = refused(tmp_path, model, ConfigError, task="classification")
-    assert "y (batch, 1) float32" in line
+    assert "y (batch, 1) float32" in refused(tmp_path, model, ConfigError, task="embedding")
+    assert "two labels" in refused(tmp_path, model, ConfigError, task="classification")
     assert imported(tmp_path, linear(), task="embedding")[0].contract.embedding == "y"
     assert "recipe" in refused(tmp_path, linear(), ConfigError, task="reading")
     assert "classification, embedding, tensors" in refused(tmp_path, linear(), ConfigError, task="regression")

@@ -9,6 +9,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+from edge_models.columns import Categories
 from edge_models.contract import Step
 from edge_models.digests import Digest
 from edge_models.errors import ConfigError
@@ -35,8 +36,10 @@ class Found:
     image: ImageSpec | None = None
     """How a picture becomes input 0."""
     licence: str = ""
-    descriptions: Mapping[str, str] = field(default_factory=dict)
-    """Of inputs and outputs, by name."""
+    columns: tuple[str, ...] = ()
+    """Of the first input: what its values are called."""
+    categories: tuple[Categories, ...] = ()
+    """Of those columns that hold texts."""
     more: Mapping[str, str] = field(default_factory=dict)
     """For the lineage."""
 

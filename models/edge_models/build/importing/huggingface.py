@@ -14,9 +14,10 @@ from edge_models.build.importing.onnx_file import from_onnx
 from edge_models.build.importing.picture_input import picture_input
 from edge_models.build.importing.quiet import quietly
 from edge_models.build.importing.sentence import Pooling, pool, sentence_parts
-from edge_models.build.importing.tokens import tokenize_step
+from edge_models.build.importing.tokens import read_tokenizer, tokenize_step
 from edge_models.build.importing.wanted import Wanted
 from edge_models.build.recipe import Progress, needs_extra
+from edge_models.digests import digest_of
 from edge_models.errors import ConfigError, RejectedError
 
 TOOLS = ("huggingface-hub", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
@@ -59,7 +60,8 @@ def from_folder(
         if len(graphs) != 1:
             raise RejectedError(f"{folder.name} becomes {len(graphs)} graphs, where a bundle holds one")
         model = from_onnx(graphs[0]).model
-    step, files = tokenize_step(root, config, [value.name for value in model.graph.input])
+    given = None if wanted.tokenizer is None else read_tokenizer(wanted.tokenizer)
+    step, files = tokenize_step(root, config, [value.name for value in model.graph.input], given)
     image = picture_input(model, root, config)
     if pooling is not None and wanted.task in (None, "embedding"):
         pool(model, pooling)
@@ -76,7 +78,7 @@ def from_folder(
         files=files,
         image=image,
         licence=_licence(folder),
-        more=dict(more or {}),
+        more=dict(more or {}) | ({} if given is None else {"tokenizer_sha256": digest_of(given)}),
     )
 
 

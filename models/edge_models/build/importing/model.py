@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -13,6 +14,7 @@ from edge_models.build.importing.graphs import canonical, constants_are_no_input
 from edge_models.build.importing.shapes import input_specs, name_axes, output_specs
 from edge_models.build.importing.sources import find
 from edge_models.build.importing.tasks import decide
+from edge_models.build.importing.tokens import read_tokenizer, with_tokenizer
 from edge_models.build.importing.wanted import Wanted
 from edge_models.build.recipe import Progress
 from edge_models.build.workdir import About, Sheet
@@ -35,28 +37,42 @@ def import_model(
     dims: Mapping[str, int | str] = _NOTHING,
     inputs: Sequence[TensorSpec] = (),
     outputs: Sequence[str] = (),
+    threshold: float | None = None,
+    tokenizer: Path | None = None,
     progress: Progress,
 ) -> tuple[Sheet, bytes, dict[str, bytes]]:
     """What `source` is as a sheet, a float graph, and the files that its steps need. The same source, the same bytes.
 
     `source`: a Hugging Face folder or a hub's id, an ``.onnx`` file, a pickled scikit-learn model, a TorchScript or
-    ``torch.export`` file. `dims`, `inputs` and `outputs` say what the source leaves open (`Wanted`).
+    ``torch.export`` file. `dims`, `inputs`, `outputs`, `threshold` and `tokenizer` say what the source leaves open
+    (`Wanted`).
 
     Raises `ConfigError` for what the caller can put right, `RejectedError` for a model that no bundle can hold,
     `RetryableError` where a hub can't be reached; each one line.
     """
     wanted = Wanted(
-        name, version, task, tuple(labels or ()), opset, trust_pickle, dict(dims), tuple(inputs), tuple(outputs)
+        name,
+        version,
+        task,
+        labels=tuple(labels or ()),
+        opset=opset,
+        trust_pickle=trust_pickle,
+        dims=dict(dims),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        threshold=threshold,
+        tokenizer=tokenizer,
     )
     wanted.check()
     found = find(source, wanted, progress)
-    contract, graph = to_contract(found, wanted, progress)
+    found, contract, graph = to_contract(found, wanted, progress)
     lineage = found.lineage(wanted.command(found.source))
     return Sheet(contract, About(licence=found.licence, lineage=lineage)), graph, dict(found.files)
 
 
-def to_contract(found: Found, wanted: Wanted, progress: Progress) -> tuple[Contract, bytes]:
-    """The contract of a graph, and its bytes with all in it that the contract promises. Raises as `import_model`."""
+def to_contract(found: Found, wanted: Wanted, progress: Progress) -> tuple[Found, Contract, bytes]:
+    """What was found with the tokenizer that was given, the contract of its graph, and the graph's bytes with all in it
+    that the contract promises. Raises as `import_model`."""
     model = found.model
     progress("checking the graph")
     if model.functions:
@@ -67,6 +83,8 @@ def to_contract(found: Found, wanted: Wanted, progress: Progress) -> tuple[Contr
         keep_outputs(model, wanted.outputs)
     to_identifiers(model)
     name_axes(model, wanted.dims)
+    if wanted.tokenizer is not None and not found.steps:
+        found = with_tokenizer(found, model, read_tokenizer(wanted.tokenizer))
     progress("asking the graph")
     opened = with_batch(model)
     if opened is None:
@@ -75,14 +93,14 @@ def to_contract(found: Found, wanted: Wanted, progress: Progress) -> tuple[Contr
     specs = input_specs(model)
     given = output_specs(model, specs)
     labels = wanted.labels or found.labels
-    role = decide(model, specs, given, opened is not None, wanted.task or found.task, labels)
+    role = decide(model, specs, given, opened is not None, wanted.task or found.task, labels, wanted.threshold)
     try:
         contract = Contract(
             wanted.name,
             wanted.version,
             role.task,
-            _described(specs, found),
-            _described(role.outputs, found),
+            (replace(specs[0], columns=found.columns, categories=found.categories), *specs[1:]),
+            role.outputs,
             labels=role.labels,
             scores=role.scores,
             embedding=role.embedding,
@@ -94,8 +112,4 @@ def to_contract(found: Found, wanted: Wanted, progress: Progress) -> tuple[Contr
         raise RejectedError(str(error)) from None
     graph = canonical(model)
     check_model(model)
-    return contract, graph
-
-
-def _described(specs: Sequence[TensorSpec], found: Found) -> tuple[TensorSpec, ...]:
-    return tuple(replace(spec, description=found.descriptions.get(spec.name, "")) for spec in specs)
+    return found, contract, graph

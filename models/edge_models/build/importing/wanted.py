@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edge_models.contract import TASKS, Contract
 from edge_models.errors import ConfigError
@@ -34,6 +35,10 @@ class Wanted:
     """What a file without shapes takes."""
     outputs: tuple[str, ...] = ()
     """Those to keep; none: all."""
+    threshold: float | None = None
+    """From which probability of the second of two labels on that is the answer; None: from 0.5 on."""
+    tokenizer: Path | None = None
+    """The ``tokenizer.json`` of a model of texts that comes without one."""
 
     def check(self) -> None:
         """Raise `ConfigError` for what can be known to be wrong before anything is read."""
@@ -50,6 +55,10 @@ class Wanted:
             raise ConfigError(f"task {self.task!r} is not one of classification, embedding, tensors")
         if len(set(self.labels)) != len(self.labels) or not all(0 < len(label) <= 200 for label in self.labels):
             raise ConfigError("labels: each has 1 to 200 characters and is there once")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise ConfigError(f"--threshold {self.threshold:g}: wanted a probability between 0 and 1")
+        if self.threshold is not None and self.task not in (None, "classification"):
+            raise ConfigError(f"--threshold is for a classification of two labels, not for {self.task}")
         if self.opset < MIN_OPSET:
             raise ConfigError(f"opset {self.opset}: wanted {MIN_OPSET} or more")
 
@@ -67,6 +76,8 @@ class Wanted:
             words += ["--input", f"{spec.name}:{spec.dtype}:{','.join(map(str, spec.shape))}"]
         for name in self.outputs:
             words += ["--output", name]
+        words += ["--threshold", f"{self.threshold:g}"] if self.threshold is not None else []
+        words += ["--tokenizer", self.tokenizer.name] if self.tokenizer is not None else []
         return shlex.join(words)
 
 
