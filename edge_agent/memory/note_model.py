@@ -43,7 +43,7 @@ def note_model(data: Path) -> Embedder:
     """
     path = data / FILE
     if not path.exists():
-        raise ConfigError(f"{data}: this site has no model for notes yet: add one with --model BUNDLE, a bundle that makes vectors of texts")
+        raise ConfigError(f"{data}: this site has no model for notes yet: --model BUNDLE names one that embeds texts")
     return embedder_of(_model(path.read_bytes(), path))
 
 
