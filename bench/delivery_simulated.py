@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bench.report import Line, show
 from edge_agent.update.site_updates import WANT_JITTER_S
-from edge_hub.sender import BYTE_RATE, PASSED_ON_RATE
+from edge_hub.delivery.sender import BYTE_RATE, PASSED_ON_RATE
 from edge_models.digests import digest_of
 from edge_sync.chunks import ChunkSender, Receiver, Send, chunk_message
 from edge_sync.documents import Want

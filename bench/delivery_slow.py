@@ -18,7 +18,7 @@ from bench.delivery import PATIENCE_S, SIZE_BYTES, Session, sessions
 from bench.fleet import Fleet
 from bench.memory import status_mb
 from bench.report import Line, show
-from edge_hub.sender import BYTE_RATE
+from edge_hub.delivery.sender import BYTE_RATE
 from edge_sync.mqtt import Event, Message
 from edge_sync.release import CHUNK_SIZE_BYTES
 

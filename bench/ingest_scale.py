@@ -18,12 +18,12 @@ from statistics import median
 from sqlalchemy import create_engine, func, select, text
 
 from bench.report import Line, show
-from edge_hub.dialect import Database
-from edge_hub.inbox import Heard, Inbox, Item
-from edge_hub.ingest import MOST, Ingest, Outgoing
+from edge_hub.database.dialect import Database
+from edge_hub.database.schema import metadata, records, sites
+from edge_hub.database.store import Store
+from edge_hub.ingest.inbox import Heard, Inbox, Item
+from edge_hub.ingest.thread import MOST, Ingest, Outgoing
 from edge_hub.metrics import Metrics
-from edge_hub.schema import metadata, records, sites
-from edge_hub.store import Store
 from edge_sync.batch import encode
 from edge_sync.rows import Row, chain, chain_start, row_bytes
 

@@ -27,9 +27,9 @@ from edge_agent.memory.journal import Journal
 from edge_agent.memory.outbox import read_batch
 from edge_agent.memory.schema import reading
 from edge_agent.uplink import UplinkService
-from edge_hub.dialect import BulkInsert
-from edge_hub.schema import records
-from edge_hub.store import Store
+from edge_hub.database.dialect import BulkInsert
+from edge_hub.database.schema import records
+from edge_hub.database.store import Store
 from edge_sync.rows import LANES
 from edge_sync.topics import up
 from edge_sync.uplink import Stream

@@ -26,7 +26,7 @@ def backup(
 
     Example: edge-agent hub backup /var/lib/edge-hub --out /mnt/backup/hub-monday
     """
-    back_up = _library("backup").back_up
+    back_up = _library("backup.taking").back_up
     manifest = back_up(folder, out, time.time_ns() // 1000, database is None)
     if manifest.schema_version is None:
         _say("the database is not in it, since it is no file of this folder: back PostgreSQL up with pg_dump first")
@@ -50,7 +50,7 @@ def restore(
 
     Example: edge-agent hub restore /mnt/backup/hub-monday /var/lib/edge-hub --replace
     """
-    done = _library("restore").restore(source, folder, replace, time.time_ns() // 1000)
+    done = _library("backup.restoring").restore(source, folder, replace, time.time_ns() // 1000)
     if done.manifest.schema_version is None:
         _say("the database is not in this backup: restore it with pg_restore, then erase again what was erased since")
     elif done.set_aside is None:

@@ -20,7 +20,7 @@ def work(folder: Path, number: int, broker: str, database: str) -> None:
     """
     try:
         from edge_hub.hub import worker  # noqa: PLC0415 - the extra is needed to work, not for --help
-        from edge_hub.worker import Order, run  # noqa: PLC0415
+        from edge_hub.workers.worker import Order, run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigError(f"a hub needs the extra [hub] ({error.name}): pip install 'edge-agent-kit[hub]'") from None
     Broker(broker, client_id="_hub").require_tls()

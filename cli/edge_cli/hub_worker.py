@@ -3,7 +3,7 @@
 import sys
 
 from edge_cli.logs import log_to_stderr
-from edge_hub.worker import Order, run
+from edge_hub.workers.worker import Order, run
 from edge_models.errors import KitError
 
 

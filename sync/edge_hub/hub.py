@@ -7,26 +7,26 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from edge_hub.blobs import Blobs
 from edge_hub.broker import HUB, BrokerFolder
-from edge_hub.deltas import Deltas
-from edge_hub.dialect import Database
+from edge_hub.database.dialect import Database
+from edge_hub.database.store import Store
+from edge_hub.delivery.blobs import Blobs
+from edge_hub.delivery.deltas import Deltas
+from edge_hub.delivery.releases import Releases, envelope, wanted_sites
+from edge_hub.delivery.sender import Sender
+from edge_hub.delivery.trust import Trust, packed_set
 from edge_hub.enrol.enrolment import Enrolment, Means
 from edge_hub.enrol.revoking import Revoking
-from edge_hub.facts import SiteFacts
-from edge_hub.fleet_facts import FleetFactEnvelopes, FleetFactLog, online
+from edge_hub.facts.fleet_facts import FleetFactEnvelopes, FleetFactLog, online
+from edge_hub.facts.memory_back import MemoryBack
+from edge_hub.facts.site_facts import SiteFacts
 from edge_hub.folder import HubFolder
-from edge_hub.housekeeping import Housekeeping
-from edge_hub.inbox import Heard, Inbox, LinkChanged
-from edge_hub.ingest import Ingest, Outgoing
-from edge_hub.memory_back import MemoryBack
+from edge_hub.ingest.inbox import Heard, Inbox, LinkChanged
+from edge_hub.ingest.thread import Ingest, Outgoing
+from edge_hub.keeping.housekeeping import Housekeeping
 from edge_hub.metrics import Metrics
-from edge_hub.releases import Releases, envelope, wanted_sites
-from edge_hub.sender import Sender
 from edge_hub.sites import Sites
 from edge_hub.speaker import Speaker, Subject
-from edge_hub.store import Store
-from edge_hub.trust import Trust, packed_set
 from edge_models.errors import RejectedError
 from edge_sync.answers import Answers
 from edge_sync.documents import Reported, Want, load

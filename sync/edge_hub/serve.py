@@ -10,15 +10,15 @@ from pathlib import Path
 
 from edge_hub.address import host_and_port
 from edge_hub.api.app import make_app
-from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import HUB, BrokerFolder, BrokerProcess, TlsListener
 from edge_hub.broker.fence import has_fences
-from edge_hub.crew import Crew
 from edge_hub.enrol.enrolment import Means, open_authority
 from edge_hub.enrol.listener import EnrolServer, bind_enrol, enrol_url
 from edge_hub.enrol.plan import make_plan
 from edge_hub.folder import AUTHORITY, HubFolder
+from edge_hub.http_server import HttpServer, bind, url_of
 from edge_hub.hub import LEADER, WHOLE, Hub, now_us
+from edge_hub.workers.crew import Crew
 from edge_models.errors import ConfigError, KitError
 from edge_sync.mqtt import Broker
 

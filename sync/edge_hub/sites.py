@@ -5,16 +5,16 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select, tuple_
 
-from edge_hub import audit, incidents
 from edge_hub.broker import BrokerFolder
 from edge_hub.broker.roles import Role, local_user
+from edge_hub.database.schema import certificates, desired, gaps, quarantine, records, sites, streams
+from edge_hub.database.store import Store, TakenError, UnknownError
 from edge_hub.enrol import tokens
 from edge_hub.enrol.revoking import Revoking
-from edge_hub.losses import UNKNOWN, summed
-from edge_hub.registry import row_of
-from edge_hub.schema import certificates, desired, gaps, quarantine, records, sites, streams
-from edge_hub.store import Store, TakenError, UnknownError
-from edge_hub.tombstones import LET_GO
+from edge_hub.records import audit, incidents
+from edge_hub.records.losses import UNKNOWN, summed
+from edge_hub.records.registry import row_of
+from edge_hub.records.tombstones import LET_GO
 from edge_models.errors import RejectedError
 from edge_sync.rows import record_id
 from edge_sync.topics import site_id

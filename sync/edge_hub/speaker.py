@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from edge_hub.store import Store
+from edge_hub.database.store import Store
 from edge_sync.topics import down
 
 log = logging.getLogger(__name__)

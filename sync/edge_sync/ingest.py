@@ -1,6 +1,6 @@
 """The hub's side of journal sync, pure: what one batch means to the stream it belongs to.
 
-The shell (`edge_hub.ingest`) holds the stream's row locked, asks `judge`, stores what it says in the same
+The shell (`edge_hub.ingest.thread`) holds the stream's row locked, asks `judge`, stores what it says in the same
 transaction, COMMITs, and only then acks. Guarantees: sync/SPEC.md, section Journal sync.
 """
 

@@ -1,7 +1,7 @@
 """A stream's chain, followed through its rows and gaps, and held against what was signed of it; pure.
 
 Site and hub verify with the same code: they only read their tables for it, slice by slice (`edge_agent.memory.verify`,
-`edge_hub.chain`).
+`edge_hub.records.chain`).
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from edge_hub import audit
-from edge_hub.dialect import Database
-from edge_hub.inbox import Heard, Inbox
-from edge_hub.ingest import Ingest, Outgoing
+from edge_hub.database.dialect import Database
+from edge_hub.database.schema import records, sites, streams
+from edge_hub.database.store import Store
+from edge_hub.ingest.inbox import Heard, Inbox
+from edge_hub.ingest.thread import Ingest, Outgoing
 from edge_hub.metrics import Metrics
-from edge_hub.schema import records, sites, streams
-from edge_hub.store import Store
+from edge_hub.records import audit
 from edge_sync.batch import encode
 from edge_sync.documents import Ack, load
 from edge_sync.rows import Gap, Row, chain, chain_start, row_bytes

@@ -3,10 +3,10 @@
 import pickle
 import sys
 
-from edge_hub.inbox import Heard, Inbox
-from edge_hub.ingest import Ingest, Outgoing
+from edge_hub.database.store import Store
+from edge_hub.ingest.inbox import Heard, Inbox
+from edge_hub.ingest.thread import Ingest, Outgoing
 from edge_hub.metrics import Metrics
-from edge_hub.store import Store
 
 
 def main() -> None:

@@ -14,15 +14,15 @@ import pytest
 from operator_desk import Desk
 from sqlalchemy import select
 
-from edge_hub import audit
 from edge_hub.broker import BrokerFolder
-from edge_hub.inbox import Heard
-from edge_hub.leases import LAST_S
-from edge_hub.releases import Releases
-from edge_hub.schema import gaps, leases, quarantine, records, sites, workers
+from edge_hub.database.schema import gaps, leases, quarantine, records, sites, workers
+from edge_hub.database.store import Store, TakenError
+from edge_hub.delivery.releases import Releases
+from edge_hub.ingest.inbox import Heard
+from edge_hub.records import audit
 from edge_hub.sites import Sites
-from edge_hub.store import Store, TakenError
-from edge_hub.worker import leave, take_turn
+from edge_hub.workers.leases import LAST_S
+from edge_hub.workers.worker import leave, take_turn
 from edge_models.digests import digest_of
 from edge_sync.documents import EpochState, Heartbeat, Presence, dump
 from edge_sync.release import AgentSpec, Release, SourceSpec, describe

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from edge_hub import audit, incidents
-from edge_hub.dialect import lock
-from edge_hub.fleet_facts import FleetFactLog
-from edge_hub.inbox import Heard
-from edge_hub.schema import records, sites
-from edge_hub.store import Store
+from edge_hub.database.dialect import lock
+from edge_hub.database.schema import records, sites
+from edge_hub.database.store import Store
+from edge_hub.facts.fleet_facts import FleetFactLog
+from edge_hub.ingest.inbox import Heard
+from edge_hub.records import audit, incidents
 from edge_models.errors import ConfigError, KitError, RetryableError
 
 
@@ -40,7 +40,7 @@ def test_a_commit_is_durable_and_a_reader_cannot_write(postgres_url: str) -> Non
 def test_what_comes_while_the_server_is_away_is_taken_when_it_is_back(
     postgres: Any, postgres_url: str, new_desk: Any, stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_hub.ingest._PAUSE_S", 0.05)
+    monkeypatch.setattr("edge_hub.ingest.thread._PAUSE_S", 0.05)
     store = Store(postgres_url)
     with store.writing() as db:
         db.execute(sites.insert().values(site="plant-01", labels={}, created_us=1, online=False))
@@ -70,7 +70,7 @@ def test_what_comes_while_the_server_is_away_is_taken_when_it_is_back(
 def test_a_deadlock_ends_one_transaction_and_it_is_tried_again(
     postgres_url: str, new_desk: Any, stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_hub.ingest._PAUSE_S", 0.05)
+    monkeypatch.setattr("edge_hub.ingest.thread._PAUSE_S", 0.05)
     store = Store(postgres_url)
     with store.writing() as db:
         db.execute(sites.insert().values(site="plant-01", labels={}, created_us=1, online=False))

@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from edge_hub import audit, quarantine
-from edge_hub.dialect import BulkInsert
-from edge_hub.schema import audit as audit_table
-from edge_hub.schema import desired, fleet_facts, gaps, records, streams
-from edge_hub.schema import quarantine as quarantined
+from edge_hub.database.dialect import BulkInsert
+from edge_hub.database.schema import audit as audit_table
+from edge_hub.database.schema import desired, fleet_facts, gaps, records, streams
+from edge_hub.database.schema import quarantine as quarantined
+from edge_hub.database.store import Store
+from edge_hub.records import audit, quarantine
 from edge_hub.sites import Sites
-from edge_hub.store import Store
 from edge_sync.documents import EpochState, Hello, Resume, dump, load
 from edge_sync.rows import MAX_REF_CHARS
 

@@ -11,14 +11,14 @@ from typer.testing import CliRunner, Result
 
 from edge_cli import fleet
 from edge_cli.hub_client import HubClient, HubRefusal
-from edge_hub import audit
 from edge_hub.api.app import make_app
-from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import BrokerFolder
-from edge_hub.facts import note
+from edge_hub.database.schema import audit as audit_table
+from edge_hub.facts.site_facts import note
 from edge_hub.folder import HubFolder
+from edge_hub.http_server import HttpServer, bind, url_of
 from edge_hub.hub import Hub
-from edge_hub.schema import audit as audit_table
+from edge_hub.records import audit
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.rows import Row
 

@@ -10,15 +10,15 @@ from typer.testing import CliRunner, Result
 
 from edge_cli import fleet, fleet_losses
 from edge_cli.hub_client import HubClient, HubRefusal
-from edge_hub import incidents
-from edge_hub.accounts import Accounts
 from edge_hub.api.app import make_app
-from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import BrokerFolder
+from edge_hub.database.schema import gaps, records, streams
 from edge_hub.folder import HubFolder
+from edge_hub.http_server import HttpServer, bind, url_of
 from edge_hub.hub import Hub
-from edge_hub.schema import gaps, records, streams
-from edge_hub.words import word_of_hello
+from edge_hub.records import incidents
+from edge_hub.records.accounts import Accounts
+from edge_hub.records.words import word_of_hello
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.documents import EpochState, Hello
 from edge_sync.rows import record_id

@@ -19,11 +19,11 @@ from edge_cli.main import main
 from edge_cli.publish import newest
 from edge_cli.release import make_release
 from edge_hub.api.app import make_app
-from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import BrokerFolder
+from edge_hub.delivery.trust import packed_set
 from edge_hub.folder import HubFolder
+from edge_hub.http_server import HttpServer, bind, url_of
 from edge_hub.hub import Hub
-from edge_hub.trust import packed_set
 from edge_models.bundle import Golden, write_bundle
 from edge_models.contract import Contract
 from edge_models.digests import digest_of

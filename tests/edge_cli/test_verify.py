@@ -18,13 +18,13 @@ from edge_agent.memory.outbox import read_batch, set_cursor, streams
 from edge_agent.memory.schema import reading
 from edge_cli import fleet, memory
 from edge_hub.api.app import make_app
-from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import BrokerFolder
+from edge_hub.database.schema import records
+from edge_hub.database.schema import streams as held
 from edge_hub.folder import HubFolder
+from edge_hub.http_server import HttpServer, bind, url_of
 from edge_hub.hub import Hub
-from edge_hub.journal import Arrived, store_batches
-from edge_hub.schema import records
-from edge_hub.schema import streams as held
+from edge_hub.ingest.journal import Arrived, store_batches
 from edge_models.errors import ConfigError, KitError
 from edge_sync.batch import decode
 from edge_sync.rows import Row, chain, row_bytes

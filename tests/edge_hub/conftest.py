@@ -10,7 +10,7 @@ import needed
 import pytest
 
 from edge_hub.broker import BrokerFolder, BrokerProcess
-from edge_hub.store import Store
+from edge_hub.database.store import Store
 from edge_sync.batch import encode
 from edge_sync.mqtt import Broker, Down, Event, Link, Message, Up, Will
 from edge_sync.rows import Gap, Row, chain, chain_start, row_bytes

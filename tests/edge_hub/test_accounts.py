@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select
 
-from edge_hub import audit, incidents, losses, registry
-from edge_hub.accounts import Accounts
-from edge_hub.journal import Arrived, Poison, store_batches
-from edge_hub.schema import epochs, sites, streams
-from edge_hub.store import Store
-from edge_hub.words import Word, word_of_heartbeat, word_of_hello
+from edge_hub.database.schema import epochs, sites, streams
+from edge_hub.database.store import Store
+from edge_hub.ingest.journal import Arrived, Poison, store_batches
+from edge_hub.records import audit, incidents, losses, registry
+from edge_hub.records.accounts import Accounts
+from edge_hub.records.words import Word, word_of_heartbeat, word_of_hello
 from edge_sync.batch import decode
 from edge_sync.documents import EPOCHS_PER_PAGE, EpochState, Heartbeat, Hello, Presence
 

@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from edge_hub import audit, erasures
-from edge_hub.backup import MANIFEST, back_up
+from edge_hub.backup.restoring import RESTORED, restore
+from edge_hub.backup.taking import MANIFEST, back_up
 from edge_hub.broker import BrokerFolder
-from edge_hub.erase import erase_subject
+from edge_hub.database.schema import VERSION, gaps, meta, records, sites
+from edge_hub.database.store import Store
 from edge_hub.folder import HubFolder
-from edge_hub.journal import Arrived, store_batches
-from edge_hub.restore import RESTORED, restore
-from edge_hub.schema import VERSION, gaps, meta, records, sites
-from edge_hub.store import Store
+from edge_hub.ingest.journal import Arrived, store_batches
+from edge_hub.keeping import erasures
+from edge_hub.keeping.erase import erase_subject
+from edge_hub.records import audit
 from edge_models.errors import ConfigError, RejectedError, RetryableError
 from edge_sync.batch import decode
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_hub import blobs
-from edge_hub.blobs import Blobs
+from edge_hub.delivery import blobs
+from edge_hub.delivery.blobs import Blobs
 from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
 from edge_sync.release import CHUNK_SIZE_BYTES, describe

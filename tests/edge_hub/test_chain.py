@@ -9,16 +9,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select, update
 
-from edge_hub import chain as chain_module
-from edge_hub import incidents
 from edge_hub.broker import BrokerFolder
-from edge_hub.chain import Report, verify_site
-from edge_hub.checkpoints import MAX_A_BATCH
-from edge_hub.journal import Arrived, store_batches
-from edge_hub.schema import gaps, records, sites, streams
+from edge_hub.database.schema import gaps, records, sites, streams
+from edge_hub.database.store import Store, UnknownError
+from edge_hub.ingest.journal import Arrived, store_batches
+from edge_hub.records import chain as chain_module
+from edge_hub.records import incidents
+from edge_hub.records.chain import Report, verify_site
+from edge_hub.records.checkpoints import MAX_A_BATCH
+from edge_hub.records.tombstones import bury, runs
 from edge_hub.sites import Sites
-from edge_hub.store import Store, UnknownError
-from edge_hub.tombstones import bury, runs
 from edge_sync.batch import decode, encode
 from edge_sync.checkpoint import End, Ends, sign
 from edge_sync.rows import ERASED, Lane, Row, chain, chain_start, row_bytes

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from edge_hub.blobs import Blobs
-from edge_hub.deltas import Deltas, for_pairs
-from edge_hub.schema import deltas as table
-from edge_hub.store import Store
+from edge_hub.database.schema import deltas as table
+from edge_hub.database.store import Store
+from edge_hub.delivery.blobs import Blobs
+from edge_hub.delivery.deltas import Deltas, for_pairs
 from edge_models.delta import apply_delta
 from edge_models.digests import Digest, digest_of
 from edge_models.shipped import shipped_path

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from edge_hub import audit, erasures, quarantine
-from edge_hub.chain import verify_site
-from edge_hub.dialect import Database
-from edge_hub.erase import erase_subject
-from edge_hub.journal import Arrived, store_batches
-from edge_hub.schema import audit as audit_table
-from edge_hub.schema import facts, gaps, records, sites
-from edge_hub.schema import quarantine as quarantined
-from edge_hub.store import Store, UnknownError
+from edge_hub.database.dialect import Database
+from edge_hub.database.schema import audit as audit_table
+from edge_hub.database.schema import facts, gaps, records, sites
+from edge_hub.database.schema import quarantine as quarantined
+from edge_hub.database.store import Store, UnknownError
+from edge_hub.ingest.journal import Arrived, store_batches
+from edge_hub.keeping import erasures
+from edge_hub.keeping.erase import erase_subject
+from edge_hub.records import audit, quarantine
+from edge_hub.records.chain import verify_site
 from edge_models.errors import ConfigError
 from edge_sync.batch import decode, encode
 from edge_sync.rows import Row, chain, chain_start, row_bytes
@@ -134,7 +135,7 @@ def test_nothing_found_changes_nothing(store: Store, tmp_path: Path) -> None:
 
 def test_a_reader_that_does_not_end_is_told_of(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(store, "telemetry", ("observation", NAME, None))
-    monkeypatch.setattr("edge_hub.erase.WAIT_S", 0.1)
+    monkeypatch.setattr("edge_hub.keeping.erase.WAIT_S", 0.1)
     with store.reading() as db:
         db.execute(select(records)).all()
         assert not erase_subject(store, tmp_path, "plant-01", NAME, "operator", NOW).overwritten

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from edge_hub.explain import NEAR_ROWS, explain
-from edge_hub.schema import records
-from edge_hub.store import Store, UnknownError
+from edge_hub.database.schema import records
+from edge_hub.database.store import Store, UnknownError
+from edge_hub.records.explain import NEAR_ROWS, explain
 from edge_sync.rows import record_id
 
 A, B = f"{10:016x}", f"{11:016x}"

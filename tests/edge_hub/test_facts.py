@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from edge_hub.facts import MAX_SITE_KEYS, SiteFacts, known, note, read_fact
-from edge_hub.journal import Arrived, store_batches
-from edge_hub.schema import epochs, facts, sites
-from edge_hub.store import Store, UnknownError
+from edge_hub.database.schema import epochs, facts, sites
+from edge_hub.database.store import Store, UnknownError
+from edge_hub.facts.site_facts import MAX_SITE_KEYS, SiteFacts, known, note, read_fact
+from edge_hub.ingest.journal import Arrived, store_batches
 from edge_sync.batch import decode
 from edge_sync.rows import Row
 

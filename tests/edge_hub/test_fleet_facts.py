@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from edge_hub import audit
-from edge_hub.fleet_facts import (
+from edge_hub.database.schema import fleet_facts, meta, sites
+from edge_hub.database.store import Store, UnknownError
+from edge_hub.facts.fleet_facts import (
     AHEAD_PAUSE_US,
     MAX_AHEAD,
     FleetFactEnvelopes,
@@ -23,8 +24,7 @@ from edge_hub.fleet_facts import (
     newest,
     online,
 )
-from edge_hub.schema import fleet_facts, meta, sites
-from edge_hub.store import Store, UnknownError
+from edge_hub.records import audit
 from edge_models.errors import RejectedError
 from edge_sync.documents import FleetFacts, dump, load
 from edge_sync.facts import FACTS_TYPE, MAX_TOTAL_BYTES, MAX_VALUE_BYTES, Changed, FactLog
@@ -150,7 +150,7 @@ def test_a_site_that_was_away_gets_what_changed_and_no_more(fleet: Fleet) -> Non
 def test_a_site_further_behind_than_deletions_are_kept_gets_a_snapshot(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_hub.fleet_facts.MAX_ISSUED", 20)
+    monkeypatch.setattr("edge_hub.facts.fleet_facts.MAX_ISSUED", 20)
     fleet.put("old", 1)
     fleet.put("gone", 1)
     fleet.settle()
@@ -286,7 +286,7 @@ def test_all_facts_together_are_bounded(fleet: Fleet, monkeypatch: pytest.Monkey
         fleet.put(f"k{n}", big)
     with pytest.raises(RejectedError, match=f"bytes together, the most is {MAX_TOTAL_BYTES}"):
         fleet.put("more", big)
-    monkeypatch.setattr("edge_hub.fleet_facts.MAX_KEYS", len(fleet.held()))
+    monkeypatch.setattr("edge_hub.facts.fleet_facts.MAX_KEYS", len(fleet.held()))
     with pytest.raises(RejectedError, match=f"the fleet has {len(fleet.held())} facts already"):
         fleet.put("more", 1)
     fleet.put("k3", "changed")

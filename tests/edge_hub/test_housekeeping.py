@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from edge_hub import audit, housekeeping
-from edge_hub.chain import verify_site
-from edge_hub.housekeeping import LOOK_S, Housekeeping
-from edge_hub.journal import Arrived, store_batches
-from edge_hub.keep import KeepRules
-from edge_hub.schema import gaps, meta, records, sites
-from edge_hub.store import Store, UnknownError
+from edge_hub.database.schema import gaps, meta, records, sites
+from edge_hub.database.store import Store, UnknownError
+from edge_hub.ingest.journal import Arrived, store_batches
+from edge_hub.keeping import housekeeping
+from edge_hub.keeping.housekeeping import LOOK_S, Housekeeping
+from edge_hub.keeping.rules import KeepRules
+from edge_hub.records import audit
+from edge_hub.records.chain import verify_site
 from edge_models.errors import RejectedError
 from edge_sync.batch import decode, encode
 from edge_sync.keep import DAY_US, KeepRule

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError, TimeoutError
 
-from edge_hub import audit, incidents
-from edge_hub.inbox import Heard, Inbox, LinkChanged
-from edge_hub.ingest import Ingest, Outgoing
+from edge_hub.database.schema import gaps, quarantine, records, sites, streams
+from edge_hub.database.store import Store
+from edge_hub.ingest.inbox import Heard, Inbox, LinkChanged
+from edge_hub.ingest.thread import Ingest, Outgoing
 from edge_hub.metrics import Metrics
-from edge_hub.schema import gaps, quarantine, records, sites, streams
-from edge_hub.store import Store
+from edge_hub.records import audit, incidents
 from edge_sync.batch import encode
 from edge_sync.documents import (
     Ack,
@@ -92,7 +92,7 @@ def desk(store: Store) -> Iterator[Desk]:
 @pytest.fixture
 def tried(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Callable[[int | Callable[[], Any]], None]:
     """Waits until the thread, which does not pause long here, failed so often, or until something is true."""
-    monkeypatch.setattr("edge_hub.ingest._PAUSE_S", 0.01)
+    monkeypatch.setattr("edge_hub.ingest.thread._PAUSE_S", 0.01)
 
     def wait(wanted: int | Callable[[], Any]) -> None:
         def failed() -> bool:

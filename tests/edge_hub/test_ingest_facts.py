@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from edge_hub.fleet_facts import FleetFactLog, newest
-from edge_hub.inbox import Heard, Inbox
-from edge_hub.ingest import Ingest, Outgoing
+from edge_hub.database.schema import epochs, sites, streams
+from edge_hub.database.store import Store
+from edge_hub.facts.fleet_facts import FleetFactLog, newest
+from edge_hub.ingest.inbox import Heard, Inbox
+from edge_hub.ingest.thread import Ingest, Outgoing
 from edge_hub.metrics import Metrics
-from edge_hub.schema import epochs, sites, streams
-from edge_hub.store import Store
 from edge_sync.documents import Document, EpochState, Heartbeat, Hello, dump
 
 NOW = 1_800_000_000_000_000

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_hub.leases import LAST_S, RENEW_S, Plan, View, plan
+from edge_hub.workers.leases import LAST_S, RENEW_S, Plan, View, plan
 
 TURN_US = int(RENEW_S * 1e6)
 

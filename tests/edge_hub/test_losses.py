@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from edge_hub import audit, incidents, losses
-from edge_hub.schema import epochs, gaps, streams
-from edge_hub.store import Store
+from edge_hub.database.schema import epochs, gaps, streams
+from edge_hub.database.store import Store
+from edge_hub.records import audit, incidents, losses
 from edge_models.errors import RejectedError
 
 A, B = f"{10:016x}", f"{11:016x}"

@@ -22,11 +22,11 @@ from edge_agent.memory.schema import reading
 from edge_agent.memory.verify import verify
 from edge_agent.rehydrate import apply
 from edge_agent.tools.base import Call, SetFact
-from edge_hub.journal import Arrived, store_batches
-from edge_hub.memory_back import MAX_RECORDS, MemoryBack, memory_of
-from edge_hub.registry import heartbeat
-from edge_hub.schema import epochs, records, sites
-from edge_hub.store import Store
+from edge_hub.database.schema import epochs, records, sites
+from edge_hub.database.store import Store
+from edge_hub.facts.memory_back import MAX_RECORDS, MemoryBack, memory_of
+from edge_hub.ingest.journal import Arrived, store_batches
+from edge_hub.records.registry import heartbeat
 from edge_sync.batch import decode
 from edge_sync.documents import MAX_DOCUMENT_BYTES, EpochState, Heartbeat, Memory, dump, load
 from edge_sync.rehydration import MEMORY_TYPE, Rehydration, Returned

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, MetaData, Text, inspect, select, update
 
-from edge_hub.inbox import Heard, Inbox
-from edge_hub.ingest import Ingest, Outgoing
+from edge_hub.database.schema import VERSION, gaps, meta, metadata, records, sites, streams
+from edge_hub.database.store import Store
+from edge_hub.ingest.inbox import Heard, Inbox
+from edge_hub.ingest.thread import Ingest, Outgoing
 from edge_hub.metrics import Metrics
-from edge_hub.schema import VERSION, gaps, meta, metadata, records, sites, streams
-from edge_hub.store import Store
 from edge_models.errors import ConfigError
 
 OLD = sorted((Path(__file__).parent / "old").glob("*.sql"))
@@ -58,7 +58,7 @@ def test_what_cannot_be_brought_up_is_left_as_it_was(tmp_path: Path, monkeypatch
     for table in metadata.sorted_tables:
         table.to_metadata(wrong)
     wrong.tables["sites"].append_column(Column("later", Text, nullable=False))  # what there is has no value for it
-    monkeypatch.setattr("edge_hub.store.metadata", wrong)
+    monkeypatch.setattr("edge_hub.database.store.metadata", wrong)
     with pytest.raises(ConfigError, match="NOT NULL"):
         Store(path)
     with closing(sqlite3.connect(path)) as db:

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from edge_hub import audit, quarantine
 from edge_hub.broker import BrokerFolder
-from edge_hub.crew import AGAIN_S, Crew
+from edge_hub.database.schema import audit as audit_table
+from edge_hub.database.schema import meta
+from edge_hub.database.schema import quarantine as quarantine_table
+from edge_hub.database.store import Store
 from edge_hub.folder import HubFolder
-from edge_hub.inbox import MAX_JOURNAL_BYTES_A_SITE, Heard, Inbox, LinkChanged
+from edge_hub.ingest.inbox import MAX_JOURNAL_BYTES_A_SITE, Heard, Inbox, LinkChanged
 from edge_hub.metrics import Metrics
-from edge_hub.schema import audit as audit_table
-from edge_hub.schema import meta
-from edge_hub.schema import quarantine as quarantine_table
-from edge_hub.store import Store
+from edge_hub.records import audit, quarantine
+from edge_hub.workers.crew import AGAIN_S, Crew
 from edge_models.errors import ConfigError
 from edge_sync.signing import public_key, sign, verify
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from edge_hub import incidents, registry
-from edge_hub.schema import epochs, sites
-from edge_hub.store import Store
+from edge_hub.database.schema import epochs, sites
+from edge_hub.database.store import Store
+from edge_hub.records import incidents, registry
 from edge_sync.documents import Presence
 
 A, B = f"{10:016x}", f"{11:016x}"

@@ -6,11 +6,11 @@ import pytest
 from operator_desk import Desk, no_passphrase
 from sqlalchemy import select, update
 
-from edge_hub import audit
-from edge_hub.releases import MAX_BELIEVED, MAX_RAISES, Releases, envelope
-from edge_hub.schema import artifacts, sites, trust
-from edge_hub.schema import audit as audit_table
-from edge_hub.store import Store, TakenError, UnknownError
+from edge_hub.database.schema import artifacts, sites, trust
+from edge_hub.database.schema import audit as audit_table
+from edge_hub.database.store import Store, TakenError, UnknownError
+from edge_hub.delivery.releases import MAX_BELIEVED, MAX_RAISES, Releases, envelope
+from edge_hub.records import audit
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import RejectedError
 from edge_sync.documents import DESIRED_TYPE, Desired, Reported, load

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from edge_hub.blobs import Blobs
+from edge_hub.database.schema import artifacts
+from edge_hub.database.store import Store
+from edge_hub.delivery.blobs import Blobs
+from edge_hub.delivery.sender import MOST_UNKNOWN, Sender
 from edge_hub.metrics import Metrics
-from edge_hub.schema import artifacts
-from edge_hub.sender import MOST_UNKNOWN, Sender
-from edge_hub.store import Store
 from edge_models.digests import Digest, digest_of
 from edge_sync.chunks import Receiver, read_chunk
 from edge_sync.documents import Want

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edge_hub.dialect import BulkInsert
-from edge_hub.releases import envelope, wanted_sites
-from edge_hub.schema import desired
+from edge_hub.database.dialect import BulkInsert
+from edge_hub.database.schema import desired
+from edge_hub.database.store import Store
+from edge_hub.delivery.releases import envelope, wanted_sites
 from edge_hub.speaker import Speaker, Subject
-from edge_hub.store import Store
 
 SITES = ("p1", "p2", "p3")
 

@@ -14,17 +14,17 @@ from operator_desk import Clock, Desk, Operator, no_passphrase
 from sqlalchemy import delete, select
 from tuf.api.metadata import Metadata, Root
 
-from edge_hub import audit
-from edge_hub.backup import back_up
+from edge_hub.backup.restoring import restore
+from edge_hub.backup.taking import back_up
 from edge_hub.broker import BrokerFolder
-from edge_hub.dialect import lock
+from edge_hub.database.dialect import lock
+from edge_hub.database.schema import audit as audit_table
+from edge_hub.database.schema import trust as table
+from edge_hub.database.store import Store, UnknownError
+from edge_hub.delivery.trust import MAX_AHEAD, MAX_MEDIA_DAYS, RAISE_PAUSE_US, Trust, packed_set, unsigned
 from edge_hub.folder import HubFolder
 from edge_hub.hub import Hub
-from edge_hub.restore import restore
-from edge_hub.schema import audit as audit_table
-from edge_hub.schema import trust as table
-from edge_hub.store import Store, UnknownError
-from edge_hub.trust import MAX_AHEAD, MAX_MEDIA_DAYS, RAISE_PAUSE_US, Trust, packed_set, unsigned
+from edge_hub.records import audit
 from edge_models.digests import digest_of
 from edge_models.errors import RejectedError
 from edge_sync.documents import Reported

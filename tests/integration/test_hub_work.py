@@ -14,8 +14,8 @@ from edge_cli.hub_secrets import take_secrets
 from edge_cli.hub_work import number_of, work
 from edge_hub.broker import BrokerFolder, BrokerProcess
 from edge_hub.broker.mosquitto import find_mosquitto
-from edge_hub.schema import leases, records, streams
-from edge_hub.store import Store
+from edge_hub.database.schema import leases, records, streams
+from edge_hub.database.store import Store
 from edge_models.errors import ConfigError
 from edge_sync.documents import Ack, Presence, dump, load
 from edge_sync.signing import make_key

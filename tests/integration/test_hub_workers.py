@@ -16,8 +16,8 @@ import pytest
 
 from edge_hub.broker.mosquitto import find_mosquitto
 from edge_hub.broker.running import process_born
-from edge_hub.schema import leases, records, sites, streams, workers
-from edge_hub.store import Store
+from edge_hub.database.schema import leases, records, sites, streams, workers
+from edge_hub.database.store import Store
 from edge_sync.answers import opened
 from edge_sync.documents import EpochState, Hello, Presence, Resume, dump, load
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_hub.store import Store
-from edge_hub.trust import Trust, packed_set
+from edge_hub.database.store import Store
+from edge_hub.delivery.trust import Trust, packed_set
 from edge_models.digests import Digest, digest_of
 from edge_sync.release import Release
 from edge_sync.signing import make_key

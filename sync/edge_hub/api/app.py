@@ -14,7 +14,7 @@ from edge_hub.api.guard import Guard
 from edge_hub.api.replies import database_error, defect, http_error, kit_error, reply
 from edge_hub.hub import Hub
 from edge_hub.metrics import CONTENT_TYPE
-from edge_hub.worker import counted
+from edge_hub.workers.worker import counted
 from edge_models.errors import KitError
 
 

@@ -10,9 +10,9 @@ from starlette.routing import Route
 
 from edge_hub.api.asked import body, known_parameters
 from edge_hub.api.replies import reply
-from edge_hub.erase import erase_subject
 from edge_hub.hub import Hub, now_us
-from edge_hub.keep import KeepRules
+from edge_hub.keeping.erase import erase_subject
+from edge_hub.keeping.rules import KeepRules
 from edge_sync.keep import ALL, KeepRule
 
 

@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge_hub import incidents, losses
 from edge_hub.api.asked import known_parameters, number, record_key
 from edge_hub.api.replies import reply
-from edge_hub.explain import explain
 from edge_hub.hub import Hub
-from edge_hub.registry import row_of
+from edge_hub.records import incidents, losses
+from edge_hub.records.explain import explain
+from edge_hub.records.registry import row_of
 from edge_hub.sites import MAX_PAGE, shown
 from edge_models.errors import RejectedError
 

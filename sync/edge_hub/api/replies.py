@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_hub.store import TakenError, UnknownError
+from edge_hub.database.store import TakenError, UnknownError
 from edge_models.errors import ConfigError, KitError, RejectedError, RetryableError
 
 log = logging.getLogger(__name__)

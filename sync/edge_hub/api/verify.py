@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_hub.api.replies import reply
-from edge_hub.chain import Report, verify_site
 from edge_hub.hub import Hub
+from edge_hub.records.chain import Report, verify_site
 from edge_models.errors import RetryableError
 
 _BUSY_S = 30.0

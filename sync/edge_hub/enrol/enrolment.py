@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from edge_hub import audit
 from edge_hub.broker import BrokerFolder
-from edge_hub.dialect import Database
+from edge_hub.database.dialect import Database
+from edge_hub.database.schema import certificates
+from edge_hub.database.store import Store, TakenError, UnknownError
 from edge_hub.enrol import tokens
 from edge_hub.enrol.authority import Authority, is_there, make_authority
 from edge_hub.enrol.equipment import Equipment
@@ -20,8 +21,7 @@ from edge_hub.enrol.ledger import Ledger
 from edge_hub.enrol.plan import EnrolPlan
 from edge_hub.enrol.refusals import Refusals
 from edge_hub.enrol.renewing import ends_soon
-from edge_hub.schema import certificates
-from edge_hub.store import Store, TakenError, UnknownError
+from edge_hub.records import audit
 from edge_models.errors import ConfigError, KitError
 from edge_sync.enrol.token import JoinToken, group_name
 

@@ -14,14 +14,14 @@ from typing import Any
 from cryptography import x509
 from sqlalchemy import Connection, func, select, update
 
-from edge_hub import audit
+from edge_hub.database.schema import certificates, sites
+from edge_hub.database.store import Store
 from edge_hub.enrol import tokens
 from edge_hub.enrol.authority import Authority
 from edge_hub.enrol.ledger import Issued, Ledger
 from edge_hub.enrol.rate import RateLimit
 from edge_hub.enrol.refused import RefusedError, anew, dead_token, revoked, too_often, unknown_token
-from edge_hub.schema import certificates, sites
-from edge_hub.store import Store
+from edge_hub.records import audit
 from edge_models.errors import RejectedError
 from edge_sync.enrol.certificate import RECOVER_DAYS, UNREADABLE, Identity, issued_by, load_pem, read_identity, to_pem
 from edge_sync.enrol.request import Request, read_request

@@ -9,12 +9,12 @@ import ssl
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edge_hub.api.server import HttpServer
 from edge_hub.enrol.authority import Authority
 from edge_hub.enrol.door import Door
 from edge_hub.enrol.enrolment import Enrolment
 from edge_hub.enrol.est import PEER, make_est
 from edge_hub.enrol.plan import EnrolPlan, in_url
+from edge_hub.http_server import HttpServer
 from edge_models.errors import ConfigError
 from edge_sync.enrol.certificate import to_pem
 from edge_sync.enrol.clockless import leave_time_out

@@ -4,11 +4,11 @@ import logging
 import threading
 from collections.abc import Callable
 
-from edge_hub import audit
+from edge_hub.database.store import Store
 from edge_hub.enrol.issuing import WHO
 from edge_hub.enrol.rate import RateLimit
 from edge_hub.enrol.refused import RefusedError
-from edge_hub.store import Store
+from edge_hub.records import audit
 
 log = logging.getLogger(__name__)
 

@@ -11,17 +11,17 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from edge_hub import audit
 from edge_hub.broker import BrokerFolder
 from edge_hub.broker.eject import eject
 from edge_hub.broker.roles import local_user
+from edge_hub.database.schema import certificates, sites
+from edge_hub.database.store import Store
 from edge_hub.enrol import tokens
 from edge_hub.enrol.equipment import Equipment
 from edge_hub.enrol.issuing import add
 from edge_hub.enrol.ledger import Ledger, Revoked
-from edge_hub.registry import row_of
-from edge_hub.schema import certificates, sites
-from edge_hub.store import Store
+from edge_hub.records import audit
+from edge_hub.records.registry import row_of
 from edge_models.errors import ConfigError, KitError, RejectedError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from edge_hub.schema import join_tokens
+from edge_hub.database.schema import join_tokens
 from edge_models.errors import RejectedError
 
 MAX_DAYS, DEFAULT_DAYS = 90, 7

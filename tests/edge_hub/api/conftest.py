@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from edge_hub.api.app import make_app
-from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import BrokerFolder
 from edge_hub.folder import HubFolder
+from edge_hub.http_server import HttpServer, bind, url_of
 from edge_hub.hub import Hub
 
 Ask = Callable[..., tuple[int, Any]]

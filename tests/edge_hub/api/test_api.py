@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from operator_desk import Operator
 
-from edge_hub import registry
-from edge_hub.api.server import bind
 from edge_hub.broker import BrokerFolder
+from edge_hub.database.schema import gaps, streams
+from edge_hub.http_server import bind
 from edge_hub.hub import Hub
-from edge_hub.journal import Arrived, store_batches
-from edge_hub.schema import gaps, streams
+from edge_hub.ingest.journal import Arrived, store_batches
+from edge_hub.records import registry
 from edge_models.digests import digest_of
 from edge_models.errors import ConfigError
 from edge_sync.batch import decode

@@ -10,11 +10,11 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from edge_hub.api.app import make_app
-from edge_hub.api.server import HttpServer, bind, url_of
 from edge_hub.broker import BrokerFolder
 from edge_hub.folder import HubFolder
+from edge_hub.http_server import HttpServer, bind, url_of
 from edge_hub.hub import Hub
-from edge_hub.journal import Arrived, store_batches
+from edge_hub.ingest.journal import Arrived, store_batches
 from edge_sync.batch import decode, encode
 from edge_sync.rows import Row, chain, chain_start, row_bytes
 

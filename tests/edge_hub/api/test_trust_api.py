@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from operator_desk import Operator
 
-from edge_hub import audit
+from edge_hub.delivery.trust import packed_set
 from edge_hub.hub import Hub
-from edge_hub.trust import packed_set
+from edge_hub.records import audit
 from edge_sync.signing import make_key, public_key
 from edge_sync.trust.client import Trusted
 from edge_sync.trust.paths import MAX_FILES, MAX_SET_BYTES

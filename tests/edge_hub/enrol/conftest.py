@@ -10,14 +10,14 @@ from est_client import Node
 from sqlalchemy import select
 
 from edge_hub.broker import BrokerFolder
+from edge_hub.database.schema import audit, certificates
+from edge_hub.database.store import Store
 from edge_hub.enrol.authority import make_authority
 from edge_hub.enrol.enrolment import Enrolment, Means
 from edge_hub.enrol.listener import EnrolServer, bind_enrol, enrol_url
 from edge_hub.enrol.plan import EnrolPlan
 from edge_hub.enrol.revoking import Revoking
-from edge_hub.schema import audit, certificates
 from edge_hub.sites import Sites
-from edge_hub.store import Store
 
 START_US = 2_210_000_000_000_000
 """In 2040: no handshake may ask what time it is, and no test what time it is here."""

@@ -11,9 +11,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from est_client import Node
 from sqlalchemy import select
 
-from edge_hub import audit
-from edge_hub.schema import sites
-from edge_hub.store import TakenError
+from edge_hub.database.schema import sites
+from edge_hub.database.store import TakenError
+from edge_hub.records import audit
 from edge_models.errors import RejectedError
 from edge_sync.enrol.certificate import fingerprint, own_chain, pinned_root
 from edge_sync.enrol.est import ENROLL

@@ -10,8 +10,8 @@ import pytest
 
 from edge_hub.broker import eject
 from edge_hub.broker.running import Running, note_running, process_born
+from edge_hub.database.store import UnknownError
 from edge_hub.enrol.ledger import REVOKED
-from edge_hub.store import UnknownError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 from attacker import Ground
 from tuf.api.metadata import Metadata, MetaFile
 
-from edge_hub.trust import Trust
+from edge_hub.delivery.trust import Trust
 from edge_sync.signing import file_signer, make_key
 from edge_sync.trust.collection import pack, unpack
 

@@ -13,7 +13,7 @@ from attacker import Attack, Ground, Made, Victim
 from operator_desk import Desk, targets
 from tuf.api.metadata import Metadata, MetaFile, TargetFile
 
-from edge_hub.trust import Trust
+from edge_hub.delivery.trust import Trust
 from edge_models.shipped import shipped_path
 from edge_sync.signing import file_signer, make_key
 from edge_sync.trust.collection import pack, unpack

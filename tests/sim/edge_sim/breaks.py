@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import edge_agent.memory.entries as site_entries
-import edge_hub.ingest as hub_ingest
-import edge_hub.journal as hub_journal
+import edge_hub.ingest.journal as hub_journal
+import edge_hub.ingest.thread as hub_ingest
 from edge_agent.memory import outbox, retention
 from edge_agent.memory.journal import Journal, last_of
 from edge_agent.sync_session import SiteSync
-from edge_hub import registry
+from edge_hub.records import registry
 from edge_sim.update_breaks import UPDATE_BREAKS, replace
 from edge_sync import answers
 from edge_sync.documents import Ack, Resume, dump
@@ -88,7 +88,7 @@ def _retained_as_truth() -> None:
     """The hub believes whatever presence it hears last, also one that an older session left behind."""
 
     def believe(db: Any, _now_us: int, site: str, document: Any, _retained: bool) -> bool:
-        from edge_hub.schema import sites
+        from edge_hub.database.schema import sites
 
         values = {"online": document.online, "epoch": document.epoch, "session": document.session}
         db.execute(sites.update().where(sites.c.site == site).values(**values))

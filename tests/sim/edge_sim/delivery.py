@@ -12,13 +12,13 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from edge_hub.blobs import Blobs
-from edge_hub.deltas import Deltas
-from edge_hub.releases import Releases, envelope, wanted_sites
-from edge_hub.schema import artifacts
-from edge_hub.sender import _clip
-from edge_hub.store import Store
-from edge_hub.trust import Trust, packed_set
+from edge_hub.database.schema import artifacts
+from edge_hub.database.store import Store
+from edge_hub.delivery.blobs import Blobs
+from edge_hub.delivery.deltas import Deltas
+from edge_hub.delivery.releases import Releases, envelope, wanted_sites
+from edge_hub.delivery.sender import _clip
+from edge_hub.delivery.trust import Trust, packed_set
 from edge_models.delta import make_delta
 from edge_models.errors import RejectedError
 from edge_sim.disk import Disk, Image, scratch

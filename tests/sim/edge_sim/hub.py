@@ -12,13 +12,13 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Dialect
 from sqlalchemy.exc import OperationalError
 
-from edge_hub.fleet_facts import FleetFactEnvelopes, FleetFactLog, online
-from edge_hub.inbox import Heard, Inbox, Item, LinkChanged
-from edge_hub.ingest import MOST, Ingest, Outgoing
-from edge_hub.memory_back import MemoryBack
+from edge_hub.database.schema import sites
+from edge_hub.database.store import Store, UnknownError
+from edge_hub.facts.fleet_facts import FleetFactEnvelopes, FleetFactLog, online
+from edge_hub.facts.memory_back import MemoryBack
+from edge_hub.ingest.inbox import Heard, Inbox, Item, LinkChanged
+from edge_hub.ingest.thread import MOST, Ingest, Outgoing
 from edge_hub.metrics import Metrics
-from edge_hub.schema import sites
-from edge_hub.store import Store, UnknownError
 from edge_models.errors import RejectedError
 from edge_sim.broker import Broker, Connection
 from edge_sim.delivery import RENEW_LOOK_S, Delivery, Sent, stocked

@@ -1,0 +1,1 @@
+"""A hub that is copied while it runs, and set back."""

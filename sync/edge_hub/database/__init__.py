@@ -1,0 +1,1 @@
+"""How the hub keeps its tables: one schema on SQLite and PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Releases, trust and artifacts, on their way to the sites."""

@@ -1,0 +1,1 @@
+"""What sites send, into the tables: inbox, one transaction, commit, answer."""
