@@ -79,7 +79,7 @@ def _load_model(data: bytes, prepared: PreparedGraphs | None) -> Model:
         # Perhaps it is the copy that answers wrongly, not the model.
         if prepared is None or not prepared.distrust(bundle.digest):
             raise
-    return _checked(Model(bundle))
+    return _checked(Model(bundle, providers=prepared.providers))
 
 
 def _checked(model: Model) -> Model:

@@ -98,6 +98,23 @@ class Disk(_Section):
     journal_mb: Annotated[int, Field(ge=16, le=1_000_000)] = 512
 
 
+class Inference(_Section):
+    """What models run on."""
+
+    providers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = ["cpu"]
+    """ONNX Runtime's execution providers, the preferred one first, as in ``[cuda, cpu]``. One that the installed
+    onnxruntime does not have is refused at the start. One whose driver is missing is passed over for `cpu` where that
+    is named too; where it is not, a model that needs the CPU for anything is refused."""
+
+    @field_validator("providers")
+    @classmethod
+    def _is_said_once(cls, value: list[str]) -> list[str]:
+        for each in value:
+            if value.count(each) > 1:
+                raise ValueError(f"{each!r} stands twice")
+        return value
+
+
 class Updates(_Section):
     """How a new release proves itself here."""
 
@@ -131,6 +148,7 @@ class SiteConfig(_Section):
     """Tools any agent here may call at all, whatever a release says."""
     api: ApiConfig | None = ApiConfig()
     disk: Disk = Disk()
+    inference: Inference = Inference()
     updates: Updates = Updates()
     keep: list[KeepFor] = []
     """What no line matches stays as long as there is room. The most exact line counts, kind before agent."""

@@ -10,6 +10,7 @@ from edge_agent.enrol.schedule import Act, Held
 from edge_agent.enrol.service import EnrolmentService
 from edge_agent.enrol.start import asked_by
 from edge_agent.fleet_facts import FleetFactsService
+from edge_agent.inference.providers import choose
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.facts import Facts
 from edge_agent.memory.journal import Journal
@@ -63,7 +64,10 @@ class HubSide:
         now = time.monotonic()
         meter = HealthMeter(journal, supervisor.workers, trial.window_s, now)
         proving = Proving(journal, meter, trial, running, now_us, now)
-        switcher = Switcher(labels, journal, blobs, running, proving, supervisor.vet, supervisor.apply, now_us)
+        providers = choose(site.config.inference.providers)
+        switcher = Switcher(
+            labels, journal, blobs, running, proving, supervisor.vet, supervisor.apply, now_us, providers=providers
+        )
         clock = Clock(now_us, time.monotonic, lambda most_s: random.uniform(0, most_s))  # noqa: S311 - spreads load
         self.updates = UpdateService(
             SiteUpdates(

@@ -15,6 +15,7 @@ from edge_agent.config import Site
 from edge_agent.enrol.start import settle
 from edge_agent.hub_side import HubSide, certificate_event
 from edge_agent.inference.prepared import FOLDER, PreparedGraphs
+from edge_agent.inference.providers import choose
 from edge_agent.inference.registry import Models
 from edge_agent.memory.checkpoint import KEY_FILE, Checkpointer
 from edge_agent.memory.damage import Mark, read_mark, take_mark_off, write_mark
@@ -64,6 +65,7 @@ class SiteProcess:
         Raises `StoppedError` where it is `stopping` while it asks the hub for a lost memory.
         """
         self.site = site
+        providers = choose(site.config.inference.providers)
         site.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         (site.data / "api.port").unlink(missing_ok=True)
         self._trusted: Trusted | None = None
@@ -97,7 +99,7 @@ class SiteProcess:
             self._tools = make_tools(site.config.grants, context)
             self._actor = Actor(self.journal, self._tools, frozenset(site.config.grants), now_us)
             self._blobs = BlobStore(site.data / "blobs")
-            self._prepared = PreparedGraphs(site.data / FOLDER)
+            self._prepared = PreparedGraphs(site.data / FOLDER, providers=providers)
             self.supervisor = Supervisor(site, self.journal, self._facts, self._actor, self.models, now_us)
             count_boot(self.journal, self._trial, now_us)
             running, self._deployment = self._choose()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_agent.inference.golden import GoldenReport, compare, compare_values
 from edge_agent.inference.prepared import PreparedGraphs
+from edge_agent.inference.providers import ONLY_CPU, Providers
 from edge_agent.inference.session import ORT_ERRORS, check_fit, open_session
 from edge_agent.records import Prediction
 from edge_models.bundle import Bundle, golden_batch
@@ -52,8 +53,10 @@ class Model:
     Raises `RejectedError` where the graph does not load, does not fit its contract, or does not run.
     """
 
-    def __init__(self, bundle: Bundle, prepared: PreparedGraphs | None = None) -> None:
-        """`prepared`: where copies of graphs lie that this machine made for itself; None: there are none."""
+    def __init__(self, bundle: Bundle, prepared: PreparedGraphs | None = None, providers: Providers = ONLY_CPU) -> None:
+        """`prepared`: where copies of graphs lie that this machine made for itself, and on what they run; None: there
+        are none, and `providers` is what it runs on.
+        """
         self.contract: Contract = bundle.contract
         self.digest: Digest = bundle.digest
         self._golden = bundle.golden
@@ -61,7 +64,7 @@ class Model:
         self._names = {spec.name for spec in bundle.contract.inputs}
         self._output_names = [spec.name for spec in bundle.contract.outputs]
         graph = bundle.graph
-        self._session = open_session(graph) if prepared is None else prepared.open(bundle.digest, graph)
+        self._session = open_session(graph, providers) if prepared is None else prepared.open(bundle.digest, graph)
         check_fit(self._session, bundle.contract)
         self.sample_s = self._warm()
         """Seconds that one sample took when the model was loaded."""

@@ -4,8 +4,8 @@ A copy is a folder below `PreparedGraphs`: the optimised graph, its packed weigh
 that names the machine they were made on and their sha256. A copy is a convenience. Whatever is wrong with one, the
 session is made of the bundle's own graph, as if there were none.
 
-`python -m edge_agent.inference.prepared FOLDER` makes one: in a process of its own, since it takes several times the
-graph's size of memory for a moment, and a library that crashes there takes no site down.
+`python -m edge_agent.inference.prepared FOLDER PROVIDER ...` makes one: in a process of its own, since it takes several
+times the graph's size of memory for a moment, and a library that crashes there takes no site down.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from typing import Any
 import onnxruntime as ort
 import orjson
 
+from edge_agent.inference.providers import ONLY_CPU, Providers
 from edge_agent.inference.session import COPY_CONFIG, COPY_GRAPH, COPY_WEIGHTS, open_copy, open_session, write_copy
 from edge_models.digests import Digest
 from edge_models.durable import sync, sync_tree
@@ -66,10 +67,13 @@ _CPU_KEYS = frozenset(
 class PreparedGraphs:
     """The copies in one folder. Used by one thread at a time, and by one process: who holds the site's data."""
 
-    def __init__(self, folder: Path, machine: Mapping[str, Any] | None = None) -> None:
-        """The folder is made when it is needed. `machine`: what copies depend on beside their graph."""
+    def __init__(self, folder: Path, machine: Mapping[str, Any] | None = None, providers: Providers = ONLY_CPU) -> None:
+        """The folder is made when it is needed. `machine`: what copies depend on beside their graph and `providers`,
+        on which all sessions run.
+        """
         self._folder = folder
-        self._machine = dict(machine or this_machine())
+        self.providers = providers
+        self._machine = {**(machine or this_machine()), "providers": list(providers)}
         self._machine_name = _short(orjson.dumps(self._machine, option=orjson.OPT_SORT_KEYS))
 
     def open(self, digest: Digest, graph: bytes) -> Any:
@@ -78,7 +82,7 @@ class PreparedGraphs:
         The bundle's digest names the graph: it was verified. Raises `RejectedError` where the graph cannot run.
         """
         if len(graph) < MIN_BYTES:
-            return open_session(graph)
+            return open_session(graph, self.providers)
         copy = self._folder / f"{_hex(digest)}.{self._machine_name}"
         try:
             session = self._session_of(copy, graph)
@@ -88,7 +92,7 @@ class PreparedGraphs:
         except (OSError, RejectedError, subprocess.SubprocessError) as error:
             log.warning("model_not_prepared", extra={"digest": digest, "reason": str(error)})
             session = None
-        return open_session(graph) if session is None else session
+        return open_session(graph, self.providers) if session is None else session
 
     def distrust(self, digest: Digest) -> bool:
         """The copies of this bundle answer wrongly: remove them, and make none again here. False: there are none."""
@@ -119,7 +123,7 @@ class PreparedGraphs:
         with contextlib.suppress(OSError):
             optimised = (copy / COPY_GRAPH).read_bytes()
             if (copy / _MANIFEST).read_bytes() == self._manifest(copy, graph, optimised):
-                return open_copy(optimised, copy)
+                return open_copy(optimised, copy, self.providers)
         log.warning("prepared_copy_damaged", extra={"copy": copy.name})
         _remove(copy)
         return None
@@ -137,7 +141,7 @@ class PreparedGraphs:
             (folder / _SOURCE).write_bytes(graph)
             done = subprocess.run(
                 # Without -P the folder it is started in would come before the kit's own.
-                [sys.executable, "-P", "-m", "edge_agent.inference.prepared", str(folder)],
+                [sys.executable, "-P", "-m", "edge_agent.inference.prepared", str(folder), *self.providers],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=MAKE_TIMEOUT_S,
@@ -267,13 +271,13 @@ def _short(data: bytes) -> str:
 
 def main() -> int:
     """Make a copy of the graph in a folder, and open it once: what crashes, crashes here."""
-    [folder] = map(Path, sys.argv[1:])
+    folder, providers = Path(sys.argv[1]), tuple(sys.argv[2:])
     os.nice(10)  # the agents go on meanwhile
     try:
-        write_copy(folder / _SOURCE, folder)
+        write_copy(folder / _SOURCE, folder, providers)
         if not (folder / COPY_WEIGHTS).exists():
             raise RejectedError("it has no weights that could be mapped")
-        open_copy((folder / COPY_GRAPH).read_bytes(), folder)
+        open_copy((folder / COPY_GRAPH).read_bytes(), folder, providers)
     except RejectedError as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from typing import Protocol
 from edge_agent import brain
 from edge_agent.brain import Deployment, give_back_memory
 from edge_agent.inference.prepared import FOLDER, PreparedGraphs
+from edge_agent.inference.providers import ONLY_CPU, Providers
 from edge_agent.memory.draft import JOURNAL_AGENT, Draft, to_body
 from edge_agent.memory.journal import Journal
 from edge_agent.memory.schema import reading
@@ -42,12 +43,14 @@ class Switcher:
         switch: Callable[[Deployment], None],
         now_us: Callable[[], int],
         deploy: Deploy | None = None,
+        providers: Providers = ONLY_CPU,
     ) -> None:
         """`vet` raises `ConfigError` where a deployment can't run here; `switch` makes it the one that does.
 
-        By default a release is loaded with the graphs that are prepared beside the journal.
+        By default a release is loaded with the graphs that are prepared beside the journal, to run on `providers`.
         """
-        self._prepared = PreparedGraphs(journal.path.with_name(FOLDER)) if deploy is None else None
+        folder = journal.path.with_name(FOLDER)
+        self._prepared = PreparedGraphs(folder, providers=providers) if deploy is None else None
         self._labels, self._journal, self._blobs = labels, journal, blobs
         self._vet, self._switch, self._now_us = vet, switch, now_us
         self._deploy = deploy or partial(brain.deploy, prepared=self._prepared)

@@ -181,6 +181,8 @@ def warnings_of(spec: KitSpec) -> tuple[str, ...]:
         warnings += _on_brokers(spec)
     if opens_anywhere(spec):
         warnings.append(f"the pod may reach port {spec.hub.port} of any address: name the hub's networks to close that")
+    if spec.pod.gpus:
+        warnings.append(f"{spec.image} needs an onnxruntime with CUDA: without one the site refuses to start")
     if spec.machine.airgap and not any(".tar" in each.name for each in spec.machine.cargo):
         warnings.append("no image is in this kit: without a network the node needs those of k3s and of the site")
     return tuple(warnings)

@@ -79,7 +79,10 @@ def _check(spec: KitSpec) -> None:
 
 
 def _config(spec: KitSpec) -> dict[str, str]:
-    return {"site.yaml": dump(site_file(at_own_broker(spec), POD)), "root.json": spec.root.decode()}
+    site = site_file(at_own_broker(spec), POD)
+    if spec.pod.gpus:  # in the pod only: where the kit's folder is run, nobody promised any
+        site["inference"] = {"providers": ["cuda", "cpu"]}
+    return {"site.yaml": dump(site), "root.json": spec.root.decode()}
 
 
 def _give_gpus(site: Object, count: int) -> None:

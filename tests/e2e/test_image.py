@@ -16,6 +16,8 @@ import pytest
 from backports import zstd
 from containers import EDGE_AGENT, LOCKED_DOWN, Podman, Workshop, cannot, need
 
+from edge_k3s.image.target import Platform
+
 pytestmark = pytest.mark.timeout(900)  # the first to ask builds the images
 
 ONCE = ("run", "--rm", "--network", "none", *LOCKED_DOWN)
@@ -126,24 +128,6 @@ def test_a_base_made_again_gives_the_same_bytes(workshop: Workshop, tmp_path: Pa
     assert (tmp_path / "again.tar").read_bytes() == first.path.read_bytes()
 
 
-def test_an_update_moves_the_last_layer_only(workshop: Workshop, tmp_path: Path) -> None:
-    wheels = tmp_path / "wheels"
-    shutil.copytree(workshop.wheels(), wheels)
-    kit = next(wheels.glob("edge_agent_kit-*.whl"))
-    newer = tmp_path / "newer"
-    subprocess.run(["python3", "-m", "zipfile", "-e", str(kit), str(newer)], check=True)
-    kit.unlink()
-    repack(newer, wheels, "9.9.9")
-    edge_agent(
-        tmp_path, "image", "build", "--base", workshop.base(), "--wheels", wheels, "--level", "3", "--json",
-        "--out", tmp_path / "newer.tar",
-    )  # fmt: skip
-    before = [layer["digest"] for layer in workshop.image("site").said["layers"]]
-    after = [json_of(tmp_path / "newer.tar")["Layers"][i].rpartition("/")[2] for i in range(len(before))]
-    assert [each.removeprefix("sha256:") for each in before[:-1]] == after[:-1]
-    assert before[-1].removeprefix("sha256:") != after[-1]
-
-
 def test_a_hub_shares_what_a_site_has(workshop: Workshop) -> None:
     site, hub = (workshop.image(role).said["layers"] for role in ("site", "hub"))
     assert [layer["name"] for layer in hub] == ["base", "dependencies", "extras", "kit"]
@@ -173,7 +157,7 @@ def test_what_is_in_it_and_what_is_not(workshop: Workshop) -> None:
 
 @pytest.mark.parametrize(("platform", "machine"), [("linux/amd64", 62), ("linux/arm64", 183)])
 def test_all_programs_are_for_its_machine_and_find_their_libraries(
-    workshop: Workshop, tmp_path: Path, platform: str, machine: int
+    workshop: Workshop, tmp_path: Path, platform: Platform, machine: int
 ) -> None:
     need("readelf")
     built = workshop.image("site", platform)
@@ -270,30 +254,6 @@ def json_of(archive: Path) -> dict[str, Any]:
         stream = outer.extractfile("manifest.json")
         assert stream is not None
         return dict(json.loads(stream.read())[0])
-
-
-def repack(folder: Path, out: Path, version: str) -> None:
-    """The wheel of an unpacked one, under another version."""
-    import base64
-    import hashlib
-    import zipfile
-
-    old = next(folder.glob("*.dist-info"))
-    about = old.rename(folder / f"edge_agent_kit-{version}.dist-info")
-    text = (about / "METADATA").read_text()
-    (about / "METADATA").write_text(
-        "\n".join(f"Version: {version}" if line.startswith("Version:") else line for line in text.split("\n"))
-    )
-    (about / "RECORD").unlink()
-    lines = []
-    with zipfile.ZipFile(out / f"edge_agent_kit-{version}-py3-none-any.whl", "w") as wheel:
-        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
-            name, data = path.relative_to(folder).as_posix(), path.read_bytes()
-            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-            lines.append(f"{name},sha256={digest},{len(data)}\n")
-            wheel.writestr(name, data)
-        record = f"{about.name}/RECORD"
-        wheel.writestr(record, "".join(lines) + f"{record},,\n")
 
 
 def edge_agent(folder: Path, *words: object) -> None:

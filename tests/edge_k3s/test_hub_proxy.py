@@ -1,5 +1,6 @@
 """The proxy of the hub's pod, as its manifests configure it: a real HAProxy before a real hub."""
 
+import dataclasses
 import http.client
 import json
 import os
@@ -33,6 +34,8 @@ class Pod:
     hub: int
     api: int
     metrics: int
+    plain: int
+    """Of another proxy before the hub, which adds nothing to what it passes on."""
     token: str
 
 
@@ -50,7 +53,10 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     for port, free in ports.items():
         assert text.count(f":{port}") == 1
         text = text.replace(f":{port}", f"127.0.0.1:{free}" if port != 8600 else f":{free}")
-    (folder / "haproxy.cfg").write_text(text)
+    plain = free_port()
+    (folder / "haproxy.cfg").write_text(
+        f"{text}\nfrontend plain\n    bind 127.0.0.1:{plain}\n    default_backend hub\n"
+    )
     with ExitStack() as stack:
         serve = [sys.executable, "-m", "edge_cli.main", "hub", "serve", str(folder / "hub")]
         commands = {
@@ -62,13 +68,13 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
             child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
             stack.callback(child.wait, 20)
             stack.callback(child.terminate)
-        made = Pod(ports[8600], ports[API_PORT], ports[METRICS_PORT], "")
+        made = Pod(ports[8600], ports[API_PORT], ports[METRICS_PORT], plain, "")
         deadline = time.monotonic() + 60
         while ask(made.api, "/healthz")[0] != 200:
             assert time.monotonic() < deadline, (folder / "hub.log").read_text() + (folder / "haproxy.log").read_text()
             time.sleep(0.05)
         token = (folder / "hub" / "operator.token").read_text().strip()
-        yield Pod(made.hub, made.api, made.metrics, token)
+        yield dataclasses.replace(made, token=token)
 
 
 def ask(port: int, path: str, method: str = "GET", **fields: str) -> tuple[int, bytes]:
@@ -119,8 +125,15 @@ def test_to_its_own_machine_the_hub_tells_them_without_a_token(pod: Pod) -> None
     assert (status, FIGURE in body) == (200, True)
 
 
+def test_a_proxy_that_only_passes_on_gets_nobody_the_figures(pod: Pod) -> None:
+    status, body = ask(pod.plain, "/metrics", host="hub.example.com")
+    assert (status, FIGURE in body) == (401, False)
+    assert ask(pod.plain, "/healthz", host="hub.example.com")[0] == 200
+
+
 def test_prometheus_reads_them_and_nothing_else_without_a_token(pod: Pod) -> None:
-    status, body = ask(pod.metrics, "/metrics", x_forwarded_for="203.0.113.9")
-    assert (status, FIGURE in body) == (200, True)
+    for fields in ({}, {"x_forwarded_for": "203.0.113.9", "x_forwarded_proto": "http", "via": "1.1 mesh"}):
+        status, body = ask(pod.metrics, "/metrics", **fields, host="10.42.0.7:8602")
+        assert (status, FIGURE in body) == (200, True)
     for method, path in (("GET", "/api/v1/sites"), ("POST", "/metrics"), ("GET", "/healthz"), ("GET", "/metrics/x")):
         assert ask(pod.metrics, path, method, authorization=f"Bearer {pod.token}")[0] == 404

@@ -10,15 +10,21 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from edge_k3s.image.bootstrap import bootstrap
+from edge_k3s.image.target import Platform
+
 ROOT = Path(__file__).parents[2]
 EDGE_AGENT = [sys.executable, "-m", "edge_cli.main"]
+HERE: Platform = "linux/amd64"
+"""Whose containers run here."""
+
 LEVEL = "3"
 """Of zstd: the strongest takes two minutes an image, and only its size is another."""
 
@@ -60,10 +66,15 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any
     return value
 
 
-def edge_agent(*words: object, code: int = 0) -> str:
-    """An `edge-agent` command as people type it; what it printed."""
+def edge_agent(*words: object, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
+    """An `edge-agent` command as people type it, with these variables beside ours; what it printed."""
     done = subprocess.run(
-        [*EDGE_AGENT, *map(str, words)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        [*EDGE_AGENT, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code == 0 else done.stderr
@@ -88,26 +99,29 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def base(self, platform: str = "linux/amd64") -> Path:
-        """A Debian root, with mosquitto, for every role."""
+    def base(self, platform: Platform = HERE) -> Path:
+        """A Debian root: for this machine with what every role has, for another as the command makes it for a site."""
         need("mmdebstrap")
         path = self.folder / f"{platform.replace('/', '-')}.tar"
         with self._alone():
-            if not path.exists():
-                edge_agent("image", "base", "--role", "hub", "--platform", platform, "--out", path)
+            if not path.exists() and platform == HERE:
+                bootstrap(platform, ("haproxy", "mosquitto"), path)
+            elif not path.exists():
+                edge_agent("image", "base", "--platform", platform, "--out", path)
         return path
 
-    def wheels(self, platform: str = "linux/amd64") -> Path:
-        """All that a hub needs."""
+    def wheels(self, platform: Platform = HERE) -> Path:
+        """All that a hub needs; for another machine, that a site does."""
         base, path = self.base(platform), self.folder / f"{platform.replace('/', '-')}-wheels"
+        role = "hub" if platform == HERE else "site"
         with self._alone():
             if not path.exists():
                 part = path.with_suffix(".part")
-                edge_agent("image", "wheels", "--role", "hub", "--platform", platform, "--base", base, "--out", part)
+                edge_agent("image", "wheels", "--role", role, "--platform", platform, "--base", base, "--out", part)
                 part.rename(path)
         return path
 
-    def image(self, role: str, platform: str = "linux/amd64") -> Built:
+    def image(self, role: str, platform: Platform = HERE) -> Built:
         """The image of a role."""
         path = self.folder / f"{role}-{platform.replace('/', '-')}-image.tar"
         base, said = self.base(platform), path.with_suffix(".json")
@@ -174,7 +188,7 @@ class Podman:
     def remove_all(self) -> None:
         """End and forget every container and volume."""
         for what in (
-            ("rm", "--all", "--force", "--time", "2"),
+            ("rm", "--all", "--force", "--time", "0"),
             ("pod", "rm", "--all", "--force"),
             ("volume", "prune", "-f"),
         ):

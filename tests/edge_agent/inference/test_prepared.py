@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -29,6 +30,7 @@ from edge_agent.inference.prepared import (
     free_memory_bytes,
     this_machine,
 )
+from edge_agent.inference.providers import Providers
 from edge_agent.inference.session import open_session
 from edge_models.bundle import Golden, read_bundle, write_bundle
 from edge_models.contract import Contract
@@ -479,6 +481,13 @@ def bundle_bytes(path: Path, graph: bytes) -> bytes:
 
 
 @pytest.fixture
+def preferred(graph: bytes) -> Providers:
+    """A provider beside the CPU's where another starts here."""
+    started = tuple(open_session(graph, tuple(ort.get_available_providers())).get_providers())
+    return started[-2:]
+
+
+@pytest.fixture
 def spec(tmp_path: Path) -> AgentSpec:
     (tmp_path / "policy.yaml").write_text("policy: p\nversion: 1\nrules:\n  - {name: a, when: 'true'}\n")
     words = {"name": "watch", "policy": "policy.yaml", "bundle": "press.bundle", "source": {"kind": "replay"}}
@@ -498,12 +507,17 @@ def test_a_release_is_checked_on_the_copy_that_runs(
 
 
 def test_a_copy_that_answers_wrongly_is_distrusted_and_the_release_runs(
-    tmp_path: Path, folder: Path, graph: bytes, spec: AgentSpec, logged: Callable[[], list[str]]
+    tmp_path: Path,
+    folder: Path,
+    graph: bytes,
+    spec: AgentSpec,
+    preferred: Providers,
+    logged: Callable[[], list[str]],
 ) -> None:
     """Every byte of it is as it was made: only the golden check can tell."""
     digest = digest_of(bundle_bytes(tmp_path / "press.bundle", graph))
     release, blobs = resolve(1, [spec], tmp_path)
-    prepared = PreparedGraphs(folder)
+    prepared = PreparedGraphs(folder, providers=preferred)
     prepared.open(digest, graph)
     [copy] = copies(folder)
     prepared.open(Digest("sha256:" + "cd" * 32), float_graph(seed=50))
@@ -517,9 +531,10 @@ def test_a_copy_that_answers_wrongly_is_distrusted_and_the_release_runs(
     [brain] = deploy(release, {}, blobs, prepared).brains
     assert logged() == ["prepared_copy_distrusted"]
     assert brain.model.check_golden().passed
+    assert tuple(brain.model._session.get_providers()) == preferred, "without a copy too"
     assert copies(folder) == []
     prepared.keep_only([digest])
-    assert deploy(release, {}, blobs, PreparedGraphs(folder)).brains
+    assert deploy(release, {}, blobs, PreparedGraphs(folder, providers=preferred)).brains
     assert logged() == ["model_not_prepared making a copy failed 2 times"]
 
 
