@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +18,7 @@ from edge_agent.backup import archive
 from edge_agent.backup.archive import MEMORY, NOTES, SITE_FILE, Manifest
 from edge_agent.config import IDENTITY, Site
 from edge_agent.memory import restored
+from edge_agent.memory.aside import second_name
 from edge_agent.memory.checkpoint import KEY_FILE
 from edge_agent.memory.damage import sync_folder, take_mark_off
 from edge_agent.memory.lock import lock_data
@@ -202,20 +202,7 @@ def _set_aside(path: Path, now_us: int) -> Path:
     """A second name for the memory that is there, and for its log."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:  # killed below, it lacks no record
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%S")
-    number = 0
-    while (aside := path.with_name(f"{REPLACED}{stamp}{f'-{number}' if number else ''}.db")).exists():
-        number += 1
-    for part in ("-wal", ""):  # the file last: where it is, all of it is
-        old, named = (each.with_name(each.name + part) for each in (path, aside))
-        named.unlink(missing_ok=True)
-        if old.exists():
-            try:
-                os.link(old, named)
-            except OSError:  # a file system that knows no second names
-                shutil.copyfile(old, named)
-    sync_folder(path.parent)
-    return aside
+    return second_name(path, REPLACED, now_us)
 
 
 def _own(folder: Path, data: Path) -> None:

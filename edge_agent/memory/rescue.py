@@ -11,9 +11,9 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
+from edge_agent.memory.aside import second_name
 from edge_agent.memory.damage import Mark, look, read_mark, sync_folder, take_mark_off, write_mark
 from edge_agent.memory.salvage import Salvaged, salvage
 from edge_agent.records import Json
@@ -61,7 +61,7 @@ def rescue(path: Path, budget_mb: int, now_us: Callable[[], int]) -> dict[str, J
     _remove(new)
     found = _salvaged(source, new, budget_mb)
     if source is path:
-        aside = _set_aside(path, now_us())
+        aside = second_name(path, ASIDE, now_us())
         mark = replace(mark, aside=aside.name)
         write_mark(path, mark)
     assert aside is not None  # noqa: S101 - it is the source, or was just made
@@ -100,24 +100,6 @@ def _salvaged(source: Path, new: Path, budget_mb: int) -> Salvaged:
         log.exception("memory_not_salvaged")
         _remove(new)
         return Salvaged()
-
-
-def _set_aside(path: Path, now_us: int) -> Path:
-    """Give the file and its WAL a second name, durably."""
-    stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%S")
-    number = 0
-    while (aside := path.with_name(f"{ASIDE}{stamp}{f'-{number}' if number else ''}.db")).exists():
-        number += 1
-    for part in ("-wal", ""):  # the file last: where it is, all of it is
-        old, new = (each.with_name(each.name + part) for each in (path, aside))
-        new.unlink(missing_ok=True)
-        if old.exists():
-            try:
-                os.link(old, new)
-            except OSError:  # a file system that knows no second names
-                shutil.copyfile(old, new)
-    sync_folder(path.parent)
-    return aside
 
 
 def _put_in_place(path: Path, new: Path, anything: bool) -> None:
