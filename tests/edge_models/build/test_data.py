@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_models.build import data
 from edge_models.build.data import load_samples
 from edge_models.build.drawings import encode_png
+from edge_models.build.reading import checks
+from edge_models.build.reading.arrays import from_npz
+from edge_models.build.reading.lines import from_jsonl
 from edge_models.columns import Categories
 from edge_models.contract import Contract, Step
 from edge_models.errors import ConfigError, KitError, RejectedError
@@ -148,7 +150,7 @@ def test_broken_archives(tmp_path: Path) -> None:
 
 def test_what_would_unpack_too_large_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "a.npz", sensors=np.zeros((100_000, 3)))
-    monkeypatch.setattr(data, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(checks, "MAX_BYTES", 1_000_000)
     assert "bytes of arrays, the most is 1000000" in refusal(tmp_path / "a.npz", PUMP)
 
 
@@ -402,7 +404,7 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
 def test_more_pictures_than_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     png(tmp_path / "ok" / "a.png", 1)
     png(tmp_path / "ok" / "b.png", 1)
-    monkeypatch.setattr(data, "MAX_BYTES", 2 * 3 * 4 * 4 * 4 - 1)
+    monkeypatch.setattr(checks, "MAX_BYTES", 2 * 3 * 4 * 4 * 4 - 1)
     assert refusal(tmp_path, PHOTO) == "384 bytes of arrays, the most is 383"
 
 
@@ -420,13 +422,13 @@ def test_lines_of_fields(tmp_path: Path) -> None:
     # Without its steps, which need graphs: `load_samples` would ask for them.
     png(tmp_path / "a.png", 255)
     path = lines(tmp_path / "a.jsonl", {"picture": "a.png", "fields": {"price": "1.99"}})
-    samples = data._jsonl(path, TAG, None)
+    samples = from_jsonl(path, TAG, None)
     assert (samples.truth, samples.shown) == (({"price": "1.99"},), ("a.png",))
     path = lines(tmp_path / "b.jsonl", {"picture": "a.png", "fields": {"price": 1.99}})
     with pytest.raises(RejectedError, match="line 1: 'fields' is no object of names and texts"):
-        data._jsonl(path, TAG, None)
+        from_jsonl(path, TAG, None)
     archive = npz(tmp_path / "a.npz", image=np.zeros((1, 3, 4, 4)), truth=['{"price": "1.99"}'])
-    assert data._npz(archive, TAG, None).truth == ({"price": "1.99"},)
+    assert from_npz(archive, TAG, None).truth == ({"price": "1.99"},)
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/hostname", 7, "p/../../a.png"])
@@ -492,7 +494,7 @@ def test_files_of_no_known_kind(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "MAX_BYTES", 8)
+    monkeypatch.setattr(checks, "MAX_BYTES", 8)
     assert refusal(written(tmp_path / "a.csv", "a,b,c\n1,2,3\n"), PUMP) == "larger than 8 bytes"
 
 

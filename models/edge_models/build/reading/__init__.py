@@ -1,0 +1,1 @@
+"""Samples from files, a module a kind of file; `edge_models.build.data` chooses."""
