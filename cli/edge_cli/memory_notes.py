@@ -15,6 +15,7 @@ from edge_agent.memory.note_model import keep_note_model, note_model
 from edge_agent.memory.notes import FILE, Embedder, Note, Notes
 from edge_cli.explained import utc
 from edge_cli.output import emit_json, show_table, talk
+from edge_models.errors import ConfigError
 
 Where = Annotated[
     Path, typer.Option("--memory", "-m", help="The site file, or a memory.db beside which the notes are.")
@@ -60,7 +61,7 @@ def search(
     """
     data = _data(memory)
     embedder = None if text is None else _embedder(data, model)
-    with _notes(data) as notes:
+    with _notes(data, there=True) as notes:
         found = notes.newest(most) if text is None or embedder is None else notes.search(text, most, embedder)
     if as_json:
         emit_json({"notes": [_told(note) for note in found]})
@@ -77,7 +78,7 @@ def forget(
 
     Example: edge-agent memory forget 3
     """
-    with _notes(_data(memory)) as notes:
+    with _notes(_data(memory), there=True) as notes:
         notes.forget(note)
     if as_json:
         emit_json({"forgotten": note})
@@ -108,7 +109,10 @@ def _embedder(data: Path, bundle: Path | None) -> Embedder:
 
 
 @contextlib.contextmanager
-def _notes(data: Path) -> Iterator[Notes]:
+def _notes(data: Path, there: bool = False) -> Iterator[Notes]:
+    """The site's notes; with `there` only where somebody left one: a file that was only looked for is not made."""
+    if there and not (data / FILE).exists():
+        raise ConfigError(f"{data}: nobody has left a note here yet: edge-agent memory add TEXT")
     notes = Notes(data / FILE)
     try:
         yield notes

@@ -110,7 +110,9 @@ def provision(
     image_tar: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A tarball of images to bring along; repeat.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Give sites the hub knows new passwords.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="New kits for sites the hub knows; the old ones end, labels stay.")
+    ] = False,
     join_days: Annotated[int, typer.Option(min=1, max=90, help="For so long the kit can join.")] = 7,
     image: Annotated[str, typer.Option(metavar="NAME:TAG", help="The image the pod runs.")] = DEFAULT_IMAGE,
     broker: Annotated[

@@ -31,6 +31,11 @@ class Connection:
         self._wait_s = 0.0
 
     @property
+    def silent(self) -> bool:
+        """Whether its client has not asked for anything yet, and still may."""
+        return self._conversation.silent and not self.over
+
+    @property
     def over(self) -> bool:
         """Whether nothing more is answered."""
         return self._conversation.over

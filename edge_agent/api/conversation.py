@@ -62,12 +62,14 @@ class _Request:
 
     with_body: bool = True
     """Whether the answer has one: not to HEAD."""
+    takes_body: bool = True
+    """Whether its own is kept: not of GET and HEAD, which anybody may send."""
     keep_alive: bool = False
     asks_first: bool = False
     """Whether its sender waits to be told that it may send the body."""
     handler: Handler | None = None
     refusal: Refusal | None = None
-    parts: list[bytes] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
     size_bytes: int = 0
     held_bytes: int = 0
 
@@ -75,8 +77,8 @@ class _Request:
 class Conversation:
     """Serves the requests of one connection one after the other, in the order they came.
 
-    `due` is the monotonic time, in seconds, by which more must come, else call `expire`; once it is `over` nothing
-    more is answered.
+    `due` is the monotonic time, in seconds, by which more must come, else call `expire`; it is `silent` until a request
+    has come whole, and once it is `over` nothing more is answered.
     """
 
     def __init__(self, shared: Shared, clock: Callable[[], float] = time.monotonic) -> None:
@@ -95,6 +97,7 @@ class Conversation:
         """How long the coming request has for its next step, where that changed with what is being parsed."""
         self.due = clock() + shared.limits.header_timeout_s
         self.over = False
+        self.silent = True
 
     def receive(self, data: bytes) -> Iterator[bytes]:
         """What to send now that `data` came: each answer is made when it is asked for, and is to be sent at once."""
@@ -194,6 +197,7 @@ class Conversation:
         request = self._coming = self._coming or _Request()
         method = self._parser.get_method().decode("latin-1")
         request.with_body = method != "HEAD"
+        request.takes_body = method not in ("GET", "HEAD")
         request.keep_alive = self._parser.get_http_version() == "1.1" and self._parser.should_keep_alive()
         request.asks_first = self._fields.get(b"expect", b"").lower() == b"100-continue"
         try:
@@ -216,20 +220,21 @@ class Conversation:
         request.size_bytes += len(part)
         if request.refusal is None and request.size_bytes > self._limits.body_bytes:
             request.refusal = too_large(self._limits)
-        elif request.refusal is None and not self._shared.held.take(len(part)):
+        elif request.refusal is None and request.takes_body and not self._shared.held.take(len(part)):
             later = ((b"retry-after", b"1"),)
             request.refusal = Refusal(503, "too many large requests at once: try again", fields=later, close=True)
-        if request.refusal is None:
-            request.held_bytes += len(part)
-            request.parts.append(part)
-        else:
+        if request.refusal is not None:
             self._release(request)
+        elif request.takes_body:
+            request.held_bytes += len(part)
+            request.body += part
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         if self._coming is not None:
             self._waiting.append(self._coming)
             self._coming = None
+            self.silent = False
             self._due_s = None
             self._idle = True
 
@@ -246,9 +251,8 @@ class Conversation:
     def _handle(self, request: _Request) -> Reply | Refusal:
         if request.handler is None:
             return _fault()
-        parts = request.parts
         try:
-            result = request.handler(parts[0] if len(parts) == 1 else b"".join(parts))
+            result = request.handler(bytes(request.body))
             if isinstance(result, Slow):
                 with self._shared.slow:
                     return result.work()
@@ -269,7 +273,7 @@ class Conversation:
         if request is not None:
             self._shared.held.give(request.held_bytes)
             request.held_bytes = 0
-            request.parts.clear()
+            request.body = bytearray()
 
 
 def _fault() -> Refusal:

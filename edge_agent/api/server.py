@@ -116,6 +116,11 @@ class LocalApi:
                 client.close()
                 return
             crowded = sum(not other.over for other in self._open) >= self._most
+            # Who says nothing keeps out nobody, probes least of all.
+            silent = next((other for other in self._open if other.silent), None) if crowded else None
+            if silent is not None:
+                silent.abort()
+                crowded = False
             thread = threading.Thread(target=self._serve, args=(connection, crowded), name=_THREAD, daemon=True)
             self._open[connection] = thread
         try:

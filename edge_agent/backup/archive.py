@@ -142,7 +142,7 @@ def read(
             if _exactly(packed, len(_END)) != _END or packed.read(1):
                 raise RejectedError(f"it does not end where {MANIFEST} says")
     except (EOFError, ZstdError) as error:
-        raise RejectedError(f"backup {called}: not a whole one: {error}") from None
+        raise RejectedError(f"backup {called}: no backup of a site, or not a whole one: {error}") from None
     except RejectedError as error:
         raise RejectedError(f"backup {called}: {error}") from None
     return manifest

@@ -22,6 +22,7 @@ LEFT_OUT = {
     "blobs/*.part": "chunks on their way: the hub sends them again",
     "prepared": "graphs made for this very machine: the site makes them anew",
     "sources": "what sources of others keep for themselves",
+    "notes.bundle": "the model that finds notes: name it again with --model",
     "memory.damaged-*, memory.replaced-*": "memories that were set aside",
 }
 NO_MODELS = {"blobs": "asked for: the hub sends the release again, and until then the site file's runs"}

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from edge_agent.backup import archive
 from edge_agent.backup.archive import MEMORY, NOTES, SITE_FILE, Manifest
+from edge_agent.backup.rights import refuse_root_elsewhere
 from edge_agent.config import IDENTITY, Site
 from edge_agent.memory import restored
 from edge_agent.memory.aside import second_name
@@ -64,6 +65,7 @@ def restore(source: BinaryIO, called: str, site: Site, force: bool, now_us: int)
     site runs, `RejectedError` for a backup that is not whole or another site's, `RetryableError` where the disk can't
     take it; the folder remembers then what it did before.
     """
+    refuse_root_elsewhere(site.data)
     with _claimed(site.data) as made:
         try:
             if (site.data / MEMORY).exists() and not force:
@@ -136,6 +138,8 @@ def _make_ready(memory: Path, called: str, site: Site, manifest: Manifest, now_u
     """The memory goes on in an epoch of its own. Raises `RejectedError` where it is not what a site wrote."""
     try:
         with reading(memory) as connection:
+            if connection.execute("SELECT 1 FROM sqlite_schema WHERE type NOT IN ('table', 'index')").fetchone():
+                raise RejectedError(f"backup {called}: its memory does things by itself, which no site's does")
             found = damage(connection)
     except sqlite3.Error as error:
         raise RejectedError(f"backup {called}: its memory can't be read: {error}") from None
@@ -146,12 +150,13 @@ def _make_ready(memory: Path, called: str, site: Site, manifest: Manifest, now_u
         return settle(memory, site.config.disk.journal_mb, about, lambda: now_us)
     except ValueError:
         raise RejectedError(f"backup {called}: nothing was ever written into its memory") from None
+    except OverflowError:
+        raise RejectedError(f"backup {called}: its memory holds numbers that no site counts to") from None
 
 
 def _put_beside(work: Path, data: Path) -> tuple[str, ...]:
     """Everything but the memory; returns what stayed as it was."""
     kept = []
-    _own(work, data)
     for name in _KEPT:
         source, target = work / name, data / name
         if not source.exists():
@@ -162,6 +167,8 @@ def _put_beside(work: Path, data: Path) -> tuple[str, ...]:
         target.parent.mkdir(exist_ok=True, mode=0o700)
         sync_tree(source) if source.is_dir() else sync(source)
         shutil.rmtree(target, ignore_errors=True)
+        for log in ("-wal", "-shm"):  # of notes that are gone: it would be worked into these
+            target.with_name(target.name + log).unlink(missing_ok=True)
         source.rename(target)
         sync_folder(target.parent)
     blobs = data / "blobs"
@@ -194,7 +201,6 @@ def _put_memory(new: Path, site: Site, order: int, now_us: int) -> Path | None:
     os.replace(new, path)
     sync_folder(site.data)
     take_mark_off(path)  # of a damage: it was the old one's
-    _own(site.data, site.data)
     return aside
 
 
@@ -203,13 +209,3 @@ def _set_aside(path: Path, now_us: int) -> Path:
     with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:  # killed below, it lacks no record
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return second_name(path, REPLACED, now_us)
-
-
-def _own(folder: Path, data: Path) -> None:
-    """Root restores for the site's user, whose folder it is."""
-    if os.geteuid() != 0:
-        return
-    owner = data.stat()
-    for path in [folder, *folder.rglob("*")]:
-        with suppress(FileNotFoundError):
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

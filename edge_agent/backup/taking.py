@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from edge_agent.backup import archive, contents
 from edge_agent.backup.archive import MEMORY, Entry, Manifest
+from edge_agent.backup.rights import refuse_root_elsewhere
 from edge_agent.config import Site
 from edge_agent.memory.copy import Copied, copy_memory
 from edge_agent.memory.damage import is_damage, read_mark
@@ -62,6 +63,7 @@ def back_up(
 
 
 def _check(site: Site, out: Path | BinaryIO) -> None:
+    refuse_root_elsewhere(site.data)
     memory = site.data / MEMORY
     if not memory.exists():
         raise ConfigError(f"{site.data}: there is nothing to back up: this site never ran")
@@ -93,7 +95,7 @@ def _inside(data: Path) -> Iterator[Path]:
     """A folder of the site's own, of one backup at a time; what one that was killed left there is gone."""
     work = data / WORK
     work.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -30,8 +30,8 @@ def from_observation(contract: Contract, paths: Mapping[str, str], observations:
     """The micro-batch of these observations, in their order.
 
     `paths` gives the dotted path of an input in the observation's values, or its key in the arrays; an input it does
-    not name is read from its own name, or, if it has columns and nothing has its name, from the observation itself.
-    Raises `RejectedError`: what came, and what was wanted.
+    not name is read from its own name; if it has columns, from the observation itself where that has them all or has
+    nothing of its name. Raises `RejectedError`: what came, and what was wanted.
     """
     return stack([one(contract, paths, observation) for observation in observations])
 
@@ -64,7 +64,7 @@ def one(
 def _sample(spec: TensorSpec, paths: Mapping[str, str], values: Mapping[str, Json]) -> Json:
     """One sample as lists of numbers; of an input with columns, from whichever form it came in."""
     path = paths.get(spec.name, spec.name)
-    if spec.columns and spec.name not in paths and path not in values:
+    if spec.columns and spec.name not in paths and (path not in values or values.keys() >= set(spec.columns)):
         return by_names(spec, values)
     value = at_path(values, path)
     if spec.columns and isinstance(value, Mapping):

@@ -105,7 +105,9 @@ class Notes:
         asked = embedder.embed(text)
         self._renew(embedder)
         rows = self._read(
-            "SELECT document, vector FROM document_vectors WHERE model=? ORDER BY document", embedder.digest
+            "SELECT document, vector FROM document_vectors WHERE model=? AND length(vector)=? ORDER BY document",
+            embedder.digest,
+            4 * len(asked),
         )
         if not rows:
             return []

@@ -86,7 +86,7 @@ def test_through_standard_output_and_input_as_in_a_pod(run: Run, folder: Path) -
     run("backup", "--list", "b")
     run("restore", "-", "plant-01.yaml", "--data", "elsewhere", given=made.stdout)
     torn = run("restore", "-", "plant-01.yaml", "--data", "torn", given=made.stdout[:-9], code=3)
-    assert b"backup on standard input: not a whole one" in torn.stderr
+    assert b"backup on standard input: no backup of a site, or not a whole one" in torn.stderr
     assert not (folder / "torn").exists()
     assert sorted(each.name for each in folder.iterdir() if each.is_dir()) == ["elsewhere", "plant-01"]
 
@@ -114,7 +114,7 @@ def test_any_tar_gives_back_the_site_file(run: Run, folder: Path) -> None:
         (("backup", "--list", "nowhere"), 2, "No such file"),
         (("backup", "--list", "plant-01.yaml"), 3, "not a whole one"),
         (("restore", "good", "plant-02.yaml"), 3, "it is of site 'plant-01', and this is 'plant-02'"),
-        (("restore", "plant-01.yaml", "plant-02.yaml"), 3, "backup plant-01.yaml: not a whole one"),
+        (("restore", "plant-01.yaml", "plant-02.yaml"), 3, "backup plant-01.yaml: no backup of a site, or"),
         (("restore", "good", "gone.yaml"), 2, "no such site file"),
     ],
 )

@@ -392,6 +392,15 @@ def test_a_site_is_provisioned_once_unless_it_is_replaced(provision: Run, hub: H
     assert hub.site(desk.site)["labels"] == {"kind": "shop"}
 
 
+def test_a_replaced_site_keeps_its_labels_unless_there_are_new_ones(provision: Run, hub: Hub, desk: Desk) -> None:
+    assert provision().code == 0
+    desk.edit("release.yaml", f"release: {desk.release}", f"release: {next(numbers)}")
+    said = provision("--replace", out="kit-2", label=None)
+    assert (said.code, "(no agents)" in said.out) == (0, False)
+    assert hub.site(desk.site)["labels"] == {"kind": "factory"}
+    assert "kind: factory" in (desk.folder / "kit-2" / "site.yaml").read_text()
+
+
 def test_the_hub_knows_the_release_before_the_site(provision: Run, hub: Hub, desk: Desk) -> None:
     release, blobs = make_release(Path("release.yaml"))
     before = hub.audit()

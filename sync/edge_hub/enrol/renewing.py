@@ -24,6 +24,8 @@ def renew_authority(path: Path, now_us: int, root_key: Path | None = None) -> Au
     and new ones count, and doing it again does the rest. Raises `ConfigError`; nothing has changed then.
     """
     authority, now = Authority(path), moment(now_us)
+    if root_key is None and not (path / f"{ROOT}.key").exists():
+        raise ConfigError(f"{path} has no {ROOT}.key, as it should be: say where it is kept with --root-key FILE")
     root = Issuer(authority.root, read_private(root_key or path / f"{ROOT}.key"))
     if root.key.public_key() != authority.root.public_key():
         raise ConfigError(f"{root_key or path / f'{ROOT}.key'} is not the key of {path / f'{ROOT}.pem'}")
@@ -35,7 +37,8 @@ def renew_authority(path: Path, now_us: int, root_key: Path | None = None) -> Au
     try:
         for name, old in ((CLIENTS, authority.clients), (SERVERS, authority.servers)):
             made = make_below(root, name, now, old.key)
-            if made.certificate.not_valid_after_utc > old.certificate.not_valid_after_utc:
+            early = old.certificate.not_valid_before_utc > now  # made while the clock was ahead
+            if early or made.certificate.not_valid_after_utc > old.certificate.not_valid_after_utc:
                 write_private(path / f"{name}.pem", to_pem([made.certificate]))
     except OSError as error:
         raise ConfigError(f"authority {path}: {error.strerror}") from None

@@ -123,3 +123,19 @@ def test_one_who_asks_first_is_answered_after_what_came_before(begin: Callable[[
     assert [status(answer) for answer in begin().receive(GET + asks)] == [200, 100]
     assert [status(answer) for answer in begin().receive(GET + asks.replace(b"there", b"nowhere"))] == [200, 404]
     assert [status(answer) for answer in begin().receive(asks + b"0123456789")] == [200]
+
+
+def test_a_body_that_nobody_asked_for_is_read_and_not_kept(begin: Callable[[], Conversation]) -> None:
+    get = POST.replace(b"POST", b"GET")
+    first = begin()
+    assert list(first.receive(get + b"123456789")) == []
+    assert [status(answer) for answer in begin().receive(POST + b"0123456789")] == [200]
+    assert [answer[-1:] for answer in first.receive(b"0")] == [b"0"]
+
+
+def test_a_conversation_is_silent_until_a_request_is_whole(begin: Callable[[], Conversation]) -> None:
+    talk = begin()
+    assert list(talk.receive(GET[:-1])) == []
+    assert talk.silent
+    assert [status(answer) for answer in talk.receive(GET[-1:])] == [200]
+    assert not talk.silent

@@ -3,9 +3,11 @@
 import base64
 import json
 import logging
+import resource
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +163,30 @@ def test_those_who_stay_after_their_last_answer_keep_nobody_out(open_site: Calla
     for _ in range(3):
         assert narrow.ask(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").status == 200
     assert narrow.get("/healthz").status == 200
+
+
+def test_who_says_nothing_keeps_nobody_out(open_site: Callable[..., Any]) -> None:
+    narrow = open_site(connections=3)
+    silent = [narrow.connect() for _ in range(9)]
+    for _ in range(5):
+        assert narrow.get("/healthz", connection="close").status == 200
+    assert silent[0].recv(100) == b""
+
+
+def test_many_small_pieces_of_a_body_take_no_more_memory_than_they_are(open_site: Callable[..., Any]) -> None:
+    site = open_site(held_bytes=3_000_000)
+    connection = site.connect()
+    head = b"POST /v2/models/pump/infer HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+    before = resident_bytes()
+    connection.sendall(head + b"2\r\nxx\r\n" * 1_000_000)
+    answer = site.ask(b"0\r\n\r\n", connection)
+    assert answer.status == 400
+    assert resident_bytes() - before < 60_000_000
+
+
+def resident_bytes() -> int:
+    """The most that this process ever had in memory, more or less."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_head_is_get_without_its_body(site: Any) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from edge_agent.backup import restoring
+from edge_agent.backup import restoring, taking
 from edge_agent.backup.restoring import restore
 from edge_agent.backup.taking import back_up
 from edge_agent.memory import restored
 from edge_agent.memory.checkpoint import KEY_FILE, SigningKey
+from edge_agent.memory.copy import copy_memory
 from edge_agent.memory.draft import Draft
 from edge_agent.memory.lock import lock_data
 from edge_agent.memory.queries import open_intents
@@ -245,3 +246,41 @@ def test_killed_at_any_operation_the_place_has_the_old_memory_or_the_new_and_it_
             assert verify(db, "plant-01").findings == ()
         assert not list(kept.data.glob("*.partial"))
     assert 5 < left < 99
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have another user's folder")
+def test_root_works_in_no_folder_of_another(kept: Any, backup: Path, tmp_path: Path) -> None:
+    """Its owner could have put links there, and root would follow them."""
+    os.chown(kept.data, 10_001, 10_001)
+    before = sorted(path.name for path in kept.data.iterdir())
+    with pytest.raises(ConfigError, match=r"is user 10001's, .* run this as that user \(sudo -u '#10001'"):
+        back_up(kept.site, tmp_path / "b2", NOW_US)
+    with pytest.raises(ConfigError, match="is user 10001's"):
+        put(backup, kept, force=True)
+    assert sorted(path.name for path in kept.data.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("CREATE TRIGGER t AFTER INSERT ON journal BEGIN DELETE FROM facts; END", "does things by itself"),
+        ("UPDATE epochs SET ord = 9223372036854775807", "numbers that no site counts to"),
+    ],
+)
+def test_a_memory_that_no_site_wrote_is_refused(
+    kept: Any, tmp_path: Path, make_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, statement: str, why: str
+) -> None:
+    real = copy_memory
+
+    def changed(source: Path, target: Path) -> Any:
+        copied = real(source, target)
+        with closing(sqlite3.connect(target)) as db, db:
+            db.execute(statement)
+        return copied
+
+    monkeypatch.setattr(taking, "copy_memory", changed)
+    back_up(kept.site, tmp_path / "b", NOW_US)
+    new = make_site(folder="new")
+    with pytest.raises(RejectedError, match=why):
+        put(tmp_path / "b", new)
+    assert not new.data.exists()

@@ -87,7 +87,10 @@ def test_it_wants_the_roots_key_wherever_that_is(old: Authority, tmp_path: Path)
     (old.path / "root.key").rename(away)
     other = make_authority(tmp_path / "other", MADE_US)
     files = contents(old.path)
-    for key, why in ((None, "root.key: No such file"), (other.path / "root.key", "is not the key of")):
+    for key, why in (
+        (None, "say where it is kept with --root-key FILE"),
+        (other.path / "root.key", "is not the key of"),
+    ):
         with pytest.raises(ConfigError, match=why):
             renew_authority(old.path, LATE_US, key)
     assert contents(old.path) == files
@@ -159,3 +162,10 @@ def test_a_hub_says_a_year_before_that_they_end(old: Authority, tmp_path: Path) 
     assert said(LATE_US) == []
     near_us = MADE_US + 3_640 * DAY_US
     assert "every site needs a new kit" in str(ends_soon(renew_authority(old.path, near_us), near_us))
+
+
+def test_a_renewal_by_a_clock_that_was_ahead_is_mended_by_another(old: Authority) -> None:
+    ahead = renew_authority(old.path, LATE_US + 1_000 * DAY_US)
+    assert ahead.clients.certificate.not_valid_before_utc > moment(LATE_US)
+    mended = renew_authority(old.path, LATE_US)
+    assert mended.clients.certificate.not_valid_before_utc <= moment(LATE_US) < moment(mended.ends_us)
