@@ -1,8 +1,12 @@
 """What the operator supplies for a kit to carry: k3s itself, its install script, images; held to a hash."""
 
 import hashlib
+import io
+import json
 import re
+import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edge_k3s.names import check_file
@@ -16,6 +20,8 @@ _MACHINES = {62: "amd64", 183: "arm64"}
 
 _IMAGES = (".tar", ".tar.gz", ".tar.zst")
 """Of what k3s imports, those that k3s-ansible carries as well."""
+
+_MAX_MANIFEST_BYTES = 1024 * 1024
 
 
 def k3s_cargo(path: Path, sha256: str | None) -> tuple[Cargo, str | None]:
@@ -57,8 +63,20 @@ def image_cargo(paths: Sequence[Path]) -> tuple[Cargo, ...]:
         check_file(path.name)
         if path.name in made:
             raise ConfigError(f"--image-tar {path}: two have the name {path.name}: rename one")
-        made[path.name] = _measured(path, path.name, "--image-tar", None, 0o644)
+        made[path.name] = replace(_measured(path, path.name, "--image-tar", None, 0o644), images=_names_in(path))
     return tuple(made.values())
+
+
+def _names_in(path: Path) -> frozenset[str] | None:
+    """As `Cargo.images`. Source: the manifest.json of ``docker save``."""
+    if path.suffix != ".tar":
+        return None
+    try:
+        with tarfile.open(path, "r:") as tar, tar.extractfile("manifest.json") or io.BytesIO() as file:
+            entries = json.loads(file.read(_MAX_MANIFEST_BYTES))
+        return frozenset(str(name) for entry in entries for name in entry["RepoTags"])
+    except (tarfile.TarError, KeyError, TypeError, ValueError, OSError):
+        return None
 
 
 def _measured(path: Path, name: str, option: str, sha256: str | None, mode: int) -> Cargo:

@@ -183,9 +183,21 @@ def warnings_of(spec: KitSpec) -> tuple[str, ...]:
         warnings.append(f"the pod may reach port {spec.hub.port} of any address: name the hub's networks to close that")
     if spec.pod.gpus:
         warnings.append(f"{spec.image} needs an onnxruntime with CUDA: without one the site refuses to start")
-    if spec.machine.airgap and not any(".tar" in each.name for each in spec.machine.cargo):
-        warnings.append("no image is in this kit: without a network the node needs those of k3s and of the site")
+    if spec.machine.airgap:
+        warnings += _on_images(spec)
     return tuple(warnings)
+
+
+def _on_images(spec: KitSpec) -> list[str]:
+    tars = [each for each in spec.machine.cargo if ".tar" in each.name]
+    if not tars:
+        return ["no image is in this kit: without a network the node needs those of k3s and of the site"]
+    names = {name.removeprefix("docker.io/").removeprefix("library/") for each in tars for name in each.images or ()}
+    if any(each.images is None for each in tars):  # they may be in that one
+        return []
+    missing = [] if spec.image.removeprefix("docker.io/").removeprefix("library/") in names else [spec.image]
+    missing += [] if any(name.startswith("rancher/") for name in names) else ["what k3s itself runs (rancher/…)"]
+    return [f"no tarball in this kit holds {each}: without a network it never starts" for each in missing]
 
 
 def _on_brokers(spec: KitSpec) -> list[str]:

@@ -61,6 +61,8 @@ class Cargo:
     sha256: str
     size_bytes: int
     mode: int = 0o644
+    images: frozenset[str] | None = None
+    """The names of the images in it, where that is a tarball that tells them without being unpacked."""
 
 
 RESTART = "Sun 03:00"

@@ -346,6 +346,27 @@ class Link:
         self._tell(Message(message.topic, bytes(message.payload), bool(message.retain)))
 
 
+def refused(broker: Broker, timeout_s: float) -> str | None:
+    """Why a broker ends a TLS connection before anything is said; None where it waits for more, or there is no TLS.
+
+    A certificate that counts no more is refused so, after the handshake. Raises `ConfigError` for files that can't be
+    read, `OSError` where nobody answers.
+    """
+    host, port, tls = broker.address()
+    if not tls:
+        return None
+    with (
+        socket.create_connection((host, port), timeout_s) as plain,
+        _tls_context(broker).wrap_socket(plain, server_hostname=host) as connection,
+    ):
+        try:
+            return None if connection.recv(1) else "it ends the connection"
+        except TimeoutError:
+            return None
+        except ssl.SSLError as error:
+            return str(error.reason or error).lower().replace("_", " ")
+
+
 def _read_secret(path: Path | None) -> str | None:
     if path is None:
         return None

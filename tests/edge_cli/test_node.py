@@ -2,12 +2,14 @@
 
 import base64
 import csv
+import io
 import itertools
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -180,6 +182,29 @@ def test_a_kit_is_made_and_found_well(run: Run, desk: Path, site: str, hub: Hub)
     assert facts.token_expires_s is not None
     assert abs(facts.token_expires_s - time.time() - 7 * 86_400) < 600
     assert Path("kit/root.json").read_bytes() == (hub.trust / "metadata" / "1.root.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["site:1", "rancher/mirrored-pause:3.6"], []),
+        (["docker.io/library/site:1"], ["what k3s itself runs (rancher/…)"]),
+        (["other:1", "rancher/mirrored-pause:3.6"], ["site:1"]),
+    ],
+)
+def test_a_kit_that_lacks_an_image_is_told_of(
+    run: Run, desk: Path, site: str, names: list[str], missing: list[str]
+) -> None:
+    data = json.dumps([{"RepoTags": names}]).encode()
+    with tarfile.open("images.tar", "w") as tar:
+        entry = tarfile.TarInfo("manifest.json")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    words = ("--airgap", "--k3s", "k3s", "--image", "site:1", "--image-tar", "images.tar", *COMMON)
+    made = run("provision", site, *words, "--out", "kit")
+    assert made.code == 0, made.err
+    told = [line for line in made.err.splitlines() if "no tarball in this kit holds" in line]
+    assert told == [f"mind: no tarball in this kit holds {each}: without a network it never starts" for each in missing]
 
 
 def test_the_site_of_a_kit_joins_with_its_token_once(run: Run, desk: Path, site: str, hub: Hub) -> None:

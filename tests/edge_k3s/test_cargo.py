@@ -1,5 +1,8 @@
 import hashlib
+import io
+import json
 import struct
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -77,3 +80,20 @@ def test_a_file_that_changes_while_it_is_copied_is_noticed(tmp_path: Path) -> No
     (tmp_path / "a.tar").write_bytes(b"y")
     with pytest.raises(ConfigError, match="changed while the kit was made"):
         copy_cargo(cargo, tmp_path / "copy.tar")
+
+
+def saved(path: Path, *names: str) -> Path:
+    """A tarball as ``docker save`` makes it, as far as names go."""
+    data = json.dumps([{"Config": "c.json", "RepoTags": [name], "Layers": []} for name in names]).encode()
+    with tarfile.open(path, "w") as tar:
+        entry = tarfile.TarInfo("manifest.json")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def test_a_tarball_tells_the_images_in_it_where_it_can(tmp_path: Path) -> None:
+    (tmp_path / "odd.tar").write_bytes(b"no tar")
+    (tmp_path / "packed.tar.zst").write_bytes(b"packed")
+    paths = [saved(tmp_path / "two.tar", "a:1", "b:2"), tmp_path / "odd.tar", tmp_path / "packed.tar.zst"]
+    assert [each.images for each in image_cargo(paths)] == [{"a:1", "b:2"}, None, None]

@@ -94,6 +94,13 @@ class Site:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def doctor(self, code: int) -> str:
+        """What it finds."""
+        command = [sys.executable, "-m", "edge_cli.main", "doctor", str(self.file), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
@@ -417,6 +424,7 @@ def test_a_revoked_site_is_told_so_and_comes_back_with_a_new_token_without_a_res
     said = site.node("renew", "--now", code=3)
     assert "revoked" in said
     assert site.serial() == old
+    assert "the hub's broker refuses it (sslv3 alert certificate revoked)" in site.doctor(code=1)
     before = site.records()
     site.invite(enrolling.invite(replace=True))
     until(lambda: site.serial() != old, "a new certificate", PATIENCE_S)
