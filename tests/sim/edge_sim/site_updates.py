@@ -4,6 +4,7 @@ import contextlib
 import json
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -78,6 +79,8 @@ class SiteSide:
         self.wishes = SimWishes(self, machine.disk.folder)
         self._loaded: list[Deployment] = []
         self.runs = NOTHING_CAME
+        self.ended: Counter[int] = Counter()
+        """Generation → how often its process was ended by the world."""
 
     # The process
 
@@ -116,6 +119,8 @@ class SiteSide:
 
     def close_files(self) -> None:
         """The process is gone."""
+        if self._journal is not None:
+            self.ended[self.runs.generation] += 1
         self._updates = self._switcher = self.blobs = self._journal = self._reader = None
         self._untold.clear()
         self._loaded.clear()

@@ -4,6 +4,7 @@ What a process does wrong on its way is seen while it runs (`site_updates`, `sit
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -105,6 +106,9 @@ def _runs(fleet: "Fleet", machine: SimSite, said: Reported, generation: int, rel
         good = pool().quality(release) == "good"
         reason = said.reason or ""
         told = "at the site" in reason or (not allowed and "not signed" in reason)
+        # A trial takes a release for bad that does not stay up; it can't know that its power was cut each time.
+        starts = re.match(r"the site started (\d+) times", reason)
+        told = told or (starts is not None and int(starts[1]) <= side.ended[said.generation] + 1)
         if good and not told and not side.hurt:
             yield "what is wanted runs", f"release {release} is good, here is {said}"
     else:
