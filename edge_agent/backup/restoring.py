@@ -141,7 +141,7 @@ def _make_ready(memory: Path, called: str, site: Site, manifest: Manifest, now_u
             if connection.execute("SELECT 1 FROM sqlite_schema WHERE type NOT IN ('table', 'index')").fetchone():
                 raise RejectedError(f"backup {called}: its memory does things by itself, which no site's does")
             found = damage(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise RejectedError(f"backup {called}: its memory can't be read: {error}") from None
     if found:
         raise RejectedError(f"backup {called}: its memory is damaged: {found[0].what}")

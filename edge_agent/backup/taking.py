@@ -53,7 +53,7 @@ def back_up(
                 sync(out.parent)
             else:
                 archive.write(out, manifest, files)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if is_damage(error):
             raise _damaged(site, str(error)) from None
         raise RetryableError(f"backup of {site.config.site}: {error}") from None

@@ -54,8 +54,14 @@ class Mark:
     report: dict[str, Json] | None = None
 
 
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file raises; the second where SQLite's own words quote a damaged schema."""
+
+
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says with this that the file is not what it wrote."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     if not isinstance(error, sqlite3.Error):
         return False
     code = getattr(error, "sqlite_errorcode", None)
@@ -71,6 +77,8 @@ def look(path: Path) -> str | None:
     try:
         with closing(open_as_it_is(path)) as connection:
             return _look(connection)
+    except UnicodeDecodeError:
+        return "SQLite: what it says of the file's schema is no text"
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None and not is_damage(error) and code & 0xFF in _OTHERWISE:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.memory.damage import is_damage
+from edge_agent.memory.damage import UNREADABLE, is_damage
 from edge_agent.memory.draft import Draft
 from edge_agent.memory.entries import Entries, Tail
 from edge_agent.memory.retention import forget_epochs, make_room
@@ -102,7 +102,7 @@ class Journal:
         self._connection = open_writer(path, budget_mb)
         try:
             self.room = Room(self._connection, path, budget_mb * 1024 * 1024)
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             self._connection.close()
             raise JournalDamagedError(str(error), 1.0) if is_damage(error) else _unavailable(str(error)) from None
         self._spare_pages = 0

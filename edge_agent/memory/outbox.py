@@ -3,7 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
-from edge_agent.memory.damage import is_damage
+from edge_agent.memory.damage import UNREADABLE, is_damage
 from edge_agent.memory.journal import last_of
 from edge_agent.memory.schema import snapshot
 from edge_models.errors import KitError
@@ -100,7 +100,7 @@ def read_batch(
     """The batch that follows `after`, or None where nothing does. Raises `DamagedError`."""
     try:
         return _read(connection, stream, after, most)
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         if is_damage(error):
             raise DamagedError(f"journal {stream[0]}:{stream[1]}: can't be read after {after}: {error}") from None
         raise

@@ -41,7 +41,7 @@ def open_writer(path: Path, budget_mb: int) -> sqlite3.Connection:
         budget = _set_up(connection, budget_mb * 1024 * 1024)
         _fold_large_wal(connection, path, budget)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second: SQLite quotes a damaged schema
         connection.close()
         raise ConfigError(f"{path}: cannot be opened as a site's memory: {error}") from None
     if version > VERSION:
@@ -85,7 +85,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """Open the file to read it only. Raises `ConfigError` where there is none, or one of an older schema."""
     connection = open_as_it_is(path)
     version = VERSION
-    with contextlib.suppress(sqlite3.Error):  # who reads says what is wrong with a damaged file
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):  # who reads says what is wrong with a damaged file
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     if 0 < version < VERSION:
         connection.close()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from edge_agent.memory.damage import UNREADABLE
 from edge_agent.memory.journal import NO_NUMBER, last_of
 from edge_agent.memory.outbox import StreamState, hash_at, streams
 from edge_agent.memory.schema import READ_LIMIT_S, SLICE_ROWS, snapshot
@@ -51,7 +52,7 @@ def verify(connection: sqlite3.Connection, site: str | None = None, key: str | N
             walk = Walk(state.epoch, state.lane, found)
             try:
                 _follow(connection, state, walk, signed)
-            except sqlite3.DatabaseError as error:
+            except UNREADABLE as error:
                 where = walk.seq + 1
                 found.add(state.epoch, state.lane, where, f"SQLite: rows from {where} on can't be read: {error}")
             rows, evicted = rows + walk.rows, evicted + walk.lost
@@ -68,19 +69,19 @@ def damage(connection: sqlite3.Connection) -> tuple[Finding, ...]:
     with _tolerant(connection):
         try:
             tables = [n for (n,) in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'").fetchall()]
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             return (Finding("", "", 0, f"SQLite: {error}"),)
         for table in tables:
             _check_pages(connection, found, table)
         try:
             _check_index(connection, found)
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             found.add("", "", 0, f"SQLite: {error}")
         for state in _listed(connection, found):
             walk = Walk(state.epoch, state.lane, found)
             try:
                 _follow(connection, replace(state, acked=0), walk, None)
-            except sqlite3.DatabaseError as error:
+            except UNREADABLE as error:
                 found.add(state.epoch, state.lane, walk.seq + 1, f"SQLite: {error}")
     return found.all()
 
@@ -94,7 +95,7 @@ def _check_pages(connection: sqlite3.Connection, found: Findings, table: str | N
         for (problem,) in connection.execute(f"PRAGMA quick_check{of}"):
             if problem != "ok":
                 found.add("", "", 0, f"SQLite: {problem}")
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         if time.monotonic() > until:
             return False
         found.add("", "", 0, f"SQLite: {error}")
@@ -126,7 +127,7 @@ LEFT JOIN journal b INDEXED BY journal_stream ON b.epoch=a.epoch AND b.lane=a.la
 def _listed(connection: sqlite3.Connection, found: Findings) -> list[StreamState]:
     try:
         return streams(connection)
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         found.add("", "", 0, f"SQLite: {error}")
         return []
 

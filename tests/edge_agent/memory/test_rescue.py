@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -213,6 +214,31 @@ def test_every_flipped_byte_leaves_what_is_proven_and_gaps(truth: Truth, tmp_pat
         assert rescue(path, BUDGET_MB, _clock()) is None
         assert path.read_bytes() == before
         shutil.rmtree(path.parent)
+
+
+def test_a_schema_whose_words_are_no_text_any_more_is_mended(truth: Truth, tmp_path: Path) -> None:
+    """SQLite quotes the schema in what it says then, and Python can't read that."""
+    quoted = 0
+    words = [
+        match.start() for match in re.finditer(rb"journal|epochs|facts", (truth.folder / "memory.db").read_bytes())
+    ]
+    for number, at in enumerate(words[:12]):
+        path = truth.copy(tmp_path / str(number))
+        path.with_name("memory.db-wal").unlink(missing_ok=True)
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(b"\xa0")
+        with closing(sqlite3.connect(path)) as raw:
+            try:
+                raw.execute("SELECT name FROM sqlite_schema").fetchall()
+            except UnicodeDecodeError:
+                quoted += 1
+            except sqlite3.Error:
+                pass
+        rescue(path, BUDGET_MB, _clock())
+        with reading(path) as connection:
+            assert not damage(connection)
+    assert quoted, "none of these was what this test is for"
 
 
 def test_a_sound_file_is_carried_over_whole(truth: Truth, tmp_path: Path) -> None:
