@@ -16,6 +16,7 @@ from pathlib import Path
 from edge_agent.memory.aside import second_name
 from edge_agent.memory.damage import Mark, look, read_mark, sync_folder, take_mark_off, write_mark
 from edge_agent.memory.salvage import Salvaged, salvage
+from edge_agent.memory.small_tables import implausible
 from edge_agent.records import Json
 from edge_models.errors import RetryableError
 
@@ -43,7 +44,7 @@ def rescue(path: Path, budget_mb: int, now_us: Callable[[], int]) -> dict[str, J
     """
     mark = read_mark(path)
     if mark is None:
-        reason = look(path)
+        reason = look(path) or implausible(path)
         if reason is None:
             return None
         mark = Mark(reason)

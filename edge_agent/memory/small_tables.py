@@ -1,5 +1,6 @@
 """The small tables of a damaged memory: nothing proves their rows, so they must be plausible, and agree with it."""
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from edge_agent.memory.facts import MAX_FACT_BYTES, MAX_KEY_CHARS
 from edge_agent.memory.queries import parse_id
-from edge_agent.memory.schema import open_as_it_is
+from edge_agent.memory.schema import VERSION, open_as_it_is
 from edge_models.errors import ConfigError
 from edge_sync.release import Release
 from edge_sync.rows import LANES, Gap
@@ -58,6 +59,26 @@ def read_small(path: Path) -> SmallTables:
     read("slots", "*", lambda row: small.slots.append(row[:5] + _proven(row[5:])))  # an older file's have five columns
     read("sqlite_sequence", "name, seq", lambda row: _take_last_id(small, row))
     return small
+
+
+def implausible(path: Path) -> str | None:
+    """Why a start would stumble over these tables of the memory at `path`, which can be read; None where it would not.
+
+    No chain covers them, so a flipped bit in a release or a fact shows only here.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return None
+    # What SQLite can't say now, the one who opens the file to write is told.
+    with contextlib.suppress(sqlite3.Error), closing(open_as_it_is(path)) as connection:
+        if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            return None
+        for row in connection.execute("SELECT slot, release, generation, document, at FROM slots"):
+            if not _is_slot(*row):
+                return "a release in it is not what was written"
+        for row in connection.execute("SELECT scope, key, value, version, origin, expires_at FROM facts"):
+            if not _is_fact(*row):
+                return "a fact in it is not what was written"
+    return None
 
 
 def put_facts(connection: sqlite3.Connection, small: SmallTables) -> int:

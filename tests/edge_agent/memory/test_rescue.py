@@ -241,6 +241,22 @@ def test_a_schema_whose_words_are_no_text_any_more_is_mended(truth: Truth, tmp_p
     assert quoted, "none of these was what this test is for"
 
 
+@pytest.mark.parametrize(
+    "damaged", ["UPDATE slots SET document = replace(document, 'release', 'relezse')", "UPDATE facts SET value = '{'"]
+)
+def test_a_small_row_that_no_site_wrote_is_left_out(truth: Truth, tmp_path: Path, damaged: str) -> None:
+    """As a flipped bit leaves it: SQLite finds nothing, no chain covers it, and a start would stumble over it."""
+    path = truth.copy(tmp_path / "site")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(damaged).rowcount
+    report = rescue(path, BUDGET_MB, _clock())
+    assert report is not None
+    assert report["left_out"]
+    assert report["lost_at_most"] == 0
+    with reading(path) as connection:
+        assert read_slot(connection, "active") is None or "slots" not in damaged
+
+
 def test_a_sound_file_is_carried_over_whole(truth: Truth, tmp_path: Path) -> None:
     path = truth.copy(tmp_path / "site")
     report = _mend(path)
