@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from edge_cli import hub_authority, hub_backup, hub_manifests, hub_secrets, hub_work
+from edge_cli.hub_extra import hub_extra
 from edge_cli.logs import log_to_stderr
 from edge_cli.output import talk
-from edge_models.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The hub.")
 app.command("backup")(hub_backup.backup)
@@ -70,10 +70,8 @@ def serve(
     Example: edge-agent hub serve /var/lib/edge-hub --http 127.0.0.1:8600 --mqtts 0.0.0.0:8883 --enrol 0.0.0.0:8443
     --name hub.example.com
     """
-    try:
-        from edge_hub.serve import serve as serve_hub  # noqa: PLC0415 - the extra is needed to serve, not for --help
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"a hub needs the extra [hub] ({error.name}): pip install 'edge-agent-kit[hub]'") from None
+    with hub_extra():
+        from edge_hub.serve import serve as serve_hub  # noqa: PLC0415
 
     log_to_stderr("info")
     crew = [sys.executable, "-m", "edge_cli.hub_worker"]

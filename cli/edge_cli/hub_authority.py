@@ -1,15 +1,14 @@
 """`edge-agent hub ca`: the authority that a hub's certificates come from."""
 
-import importlib
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from edge_cli.hub_extra import hub_extra
 from edge_cli.output import emit_json, talk
-from edge_models.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The authority that certificates come from.")
 
@@ -23,7 +22,9 @@ def init(
 
     Example: edge-agent hub ca init /etc/edge-hub/ca
     """
-    make_authority, describe = _library("authority").make_authority, _library("enrolment").describe
+    with hub_extra():
+        from edge_hub.enrol.authority import make_authority  # noqa: PLC0415
+        from edge_hub.enrol.enrolment import describe  # noqa: PLC0415
     made = make_authority(folder, time.time_ns() // 1000)
     if as_json:
         emit_json({"path": str(made.path), "root_sha256": made.pin, "root": made.root_pem.decode()})
@@ -44,18 +45,12 @@ def renew(
 
     Example: edge-agent hub ca renew /var/lib/edge-hub/ca --root-key /media/safe/root.key
     """
-    renewed = _library("renewing").renew_authority(folder, time.time_ns() // 1000, root_key)
+    with hub_extra():
+        from edge_hub.enrol.renewing import renew_authority  # noqa: PLC0415
+    renewed = renew_authority(folder, time.time_ns() // 1000, root_key)
     if as_json:
         emit_json({"path": str(renewed.path), "root_sha256": renewed.pin, "ends_us": renewed.ends_us})
         return
     ends = datetime.fromtimestamp(renewed.ends_us / 1e6, UTC)
     talk.print(f"{renewed.path}: good until {ends:%Y-%m-%d} now: start the hub again", markup=False, soft_wrap=True)
     talk.print("keep a new copy of the folder, and take root.key away again", markup=False, soft_wrap=True)
-
-
-def _library(name: str) -> Any:
-    """A module of the hub's enrolment: the extra is needed for it, not for --help."""
-    try:
-        return importlib.import_module(f"edge_hub.enrol.{name}")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"a hub needs the extra [hub] ({error.name}): pip install 'edge-agent-kit[hub]'") from None

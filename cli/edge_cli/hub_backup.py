@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from edge_cli.hub_extra import hub_extra
 from edge_cli.output import emit_json, talk
-from edge_models.errors import ConfigError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -26,7 +26,8 @@ def backup(
 
     Example: edge-agent hub backup /var/lib/edge-hub --out /mnt/backup/hub-monday
     """
-    back_up = _library("backup.taking").back_up
+    with hub_extra():
+        from edge_hub.backup.taking import back_up  # noqa: PLC0415
     manifest = back_up(folder, out, time.time_ns() // 1000, database is None)
     if manifest.schema_version is None:
         _say("the database is not in it, since it is no file of this folder: back PostgreSQL up with pg_dump first")
@@ -50,7 +51,9 @@ def restore(
 
     Example: edge-agent hub restore /mnt/backup/hub-monday /var/lib/edge-hub --replace
     """
-    done = _library("backup.restoring").restore(source, folder, replace, time.time_ns() // 1000)
+    with hub_extra():
+        from edge_hub.backup.restoring import restore as put_back  # noqa: PLC0415
+    done = put_back(source, folder, replace, time.time_ns() // 1000)
     if done.manifest.schema_version is None:
         _say("the database is not in this backup: restore it with pg_restore, then erase again what was erased since")
     elif done.set_aside is None:
@@ -63,16 +66,6 @@ def restore(
     _say(f"{folder} is the hub as it was at {taken}; sites send again what it lacks when it runs")
     if done.set_aside is not None:
         _say(f"the hub that was there is in {done.set_aside}; records erased again: {done.erased_again}")
-
-
-def _library(name: str) -> Any:
-    """A module of the hub's: the extra is needed for it, not for --help."""
-    import importlib  # noqa: PLC0415 - as above
-
-    try:
-        return importlib.import_module(f"edge_hub.{name}")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"a hub needs the extra [hub] ({error.name}): pip install 'edge-agent-kit[hub]'") from None
 
 
 def _summary(manifest: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edge_cli.hub_extra import hub_extra
 from edge_cli.logs import log_to_stderr
 from edge_k3s.hub.spec import HUB_KEYS
 from edge_models.errors import ConfigError
@@ -18,11 +19,9 @@ def work(folder: Path, number: int, broker: str, database: str) -> None:
 
     A hub makes what it lacks: a worker with keys of its own would sign what no site believes.
     """
-    try:
-        from edge_hub.hub import worker  # noqa: PLC0415 - the extra is needed to work, not for --help
+    with hub_extra():
+        from edge_hub.hub import worker  # noqa: PLC0415
         from edge_hub.workers.worker import Order, run  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"a hub needs the extra [hub] ({error.name}): pip install 'edge-agent-kit[hub]'") from None
     Broker(broker, client_id="_hub").require_tls()
     user = worker(number).user
     for path in (*(folder / name for name in HUB_KEYS), folder / "broker" / f"{user}.password"):

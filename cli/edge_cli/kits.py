@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from dataclasses import replace as dataclass_replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -122,7 +121,7 @@ def _checked(wish: Wish, rows: Sequence[Row], hub: HubClient, out: Path, signing
             f"{taken[0]} is provisioned already{more}: --replace gives it new passwords, and its old kit then ends"
         )
     # Who replaces a site's machine means the same site: without its labels no agent of its would run.
-    rows = [row if row.labels else dataclass_replace(row, labels=known.get(row.site, {})) for row in rows]
+    rows = [row if row.labels else Row(row.site, known.get(row.site, {})) for row in rows]
     root, sealer = _trust(wish, hub, signing)
     return _Order(wish, rows, release, blobs, root, sealer)
 

@@ -71,7 +71,6 @@ class _Request:
     refusal: Refusal | None = None
     body: bytearray = field(default_factory=bytearray)
     size_bytes: int = 0
-    held_bytes: int = 0
 
 
 class Conversation:
@@ -226,7 +225,6 @@ class Conversation:
         if request.refusal is not None:
             self._release(request)
         elif request.takes_body:
-            request.held_bytes += len(part)
             request.body += part
 
     def on_message_complete(self) -> None:
@@ -271,8 +269,7 @@ class Conversation:
     def _release(self, request: _Request | None) -> None:
         """Let go of a body."""
         if request is not None:
-            self._shared.held.give(request.held_bytes)
-            request.held_bytes = 0
+            self._shared.held.give(len(request.body))
             request.body = bytearray()
 
 

@@ -24,7 +24,7 @@ from edge_agent.memory.checkpoint import KEY_FILE
 from edge_agent.memory.damage import sync_folder, take_mark_off
 from edge_agent.memory.lock import lock_data
 from edge_agent.memory.restored import Settled, settle
-from edge_agent.memory.schema import VERSION, reading
+from edge_agent.memory.schema import UNREADABLE, VERSION, reading
 from edge_agent.memory.verify import damage
 from edge_models.durable import sync, sync_tree
 from edge_models.errors import ConfigError, RejectedError, RetryableError
@@ -141,7 +141,7 @@ def _make_ready(memory: Path, called: str, site: Site, manifest: Manifest, now_u
             if connection.execute("SELECT 1 FROM sqlite_schema WHERE type NOT IN ('table', 'index')").fetchone():
                 raise RejectedError(f"backup {called}: its memory does things by itself, which no site's does")
             found = damage(connection)
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise RejectedError(f"backup {called}: its memory can't be read: {error}") from None
     if found:
         raise RejectedError(f"backup {called}: its memory is damaged: {found[0].what}")

@@ -4,7 +4,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from edge_agent.backup.rights import refuse_root_elsewhere
 from edge_agent.config import Site
 from edge_agent.memory.copy import Copied, copy_memory
 from edge_agent.memory.damage import is_damage, read_mark
-from edge_agent.memory.schema import reading
+from edge_agent.memory.schema import UNREADABLE, reading
 from edge_agent.memory.verify import damage
 from edge_models.durable import sync
 from edge_models.errors import ConfigError, RejectedError, RetryableError
@@ -53,7 +52,7 @@ def back_up(
                 sync(out.parent)
             else:
                 archive.write(out, manifest, files)
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         if is_damage(error):
             raise _damaged(site, str(error)) from None
         raise RetryableError(f"backup of {site.config.site}: {error}") from None

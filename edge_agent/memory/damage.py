@@ -54,10 +54,6 @@ class Mark:
     report: dict[str, Json] | None = None
 
 
-UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
-"""What reading a damaged file raises; the second where SQLite's own words quote a damaged schema."""
-
-
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says with this that the file is not what it wrote."""
     if isinstance(error, UnicodeDecodeError):

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.memory.damage import UNREADABLE, is_damage
+from edge_agent.memory.damage import is_damage
 from edge_agent.memory.draft import Draft
 from edge_agent.memory.entries import Entries, Tail
 from edge_agent.memory.retention import forget_epochs, make_room
 from edge_agent.memory.room import ALSO_PAGES, NoRoomError, Room
-from edge_agent.memory.schema import open_writer
+from edge_agent.memory.schema import UNREADABLE, open_writer
 from edge_models.errors import RetryableError
 from edge_sync.rows import LANES, Epoch, Lane, chain_start
 

@@ -3,9 +3,9 @@
 import sqlite3
 from dataclasses import dataclass
 
-from edge_agent.memory.damage import UNREADABLE, is_damage
+from edge_agent.memory.damage import is_damage
 from edge_agent.memory.journal import last_of
-from edge_agent.memory.schema import snapshot
+from edge_agent.memory.schema import UNREADABLE, snapshot
 from edge_models.errors import KitError
 from edge_sync.batch import MAX_BATCH_BYTES, encode
 from edge_sync.rows import EXPIRED, LANES, Gap, Lane, Row, chain, chain_start, row_bytes

@@ -22,6 +22,9 @@ READ_LIMIT_S = 2.0
 writer waits, then refuses. What reads much reads it in slices (`in_slices`), each a state of its own.
 Source: docs/design.md section 4."""
 
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file raises; the second where SQLite's own words quote a damaged schema."""
+
 BUSY_S = READ_LIMIT_S + 1
 """How long the writer waits for a lock that another process has."""
 
@@ -41,7 +44,7 @@ def open_writer(path: Path, budget_mb: int) -> sqlite3.Connection:
         budget = _set_up(connection, budget_mb * 1024 * 1024)
         _fold_large_wal(connection, path, budget)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second: SQLite quotes a damaged schema
+    except UNREADABLE as error:
         connection.close()
         raise ConfigError(f"{path}: cannot be opened as a site's memory: {error}") from None
     if version > VERSION:
@@ -85,7 +88,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """Open the file to read it only. Raises `ConfigError` where there is none, or one of an older schema."""
     connection = open_as_it_is(path)
     version = VERSION
-    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):  # who reads says what is wrong with a damaged file
+    with contextlib.suppress(*UNREADABLE):  # who reads says what is wrong with a damaged file
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     if 0 < version < VERSION:
         connection.close()

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from edge_agent.memory.facts import MAX_FACT_BYTES, MAX_KEY_CHARS
 from edge_agent.memory.queries import parse_id
-from edge_agent.memory.schema import VERSION, open_as_it_is
+from edge_agent.memory.schema import UNREADABLE, VERSION, open_as_it_is
 from edge_models.errors import ConfigError
 from edge_sync.release import Release
 from edge_sync.rows import LANES, Gap
@@ -49,7 +49,7 @@ def read_small(path: Path) -> SmallTables:
             with closing(open_as_it_is(path)) as connection:
                 for row in connection.execute(f"SELECT {columns} FROM {table}"):  # noqa: S608 - constants
                     take(row)
-        except (sqlite3.Error, UnicodeDecodeError):
+        except UNREADABLE:
             small.unreadable.append(table)
 
     read("gaps", "epoch, lane, first, last, reason, hash", lambda row: _take_gap(small, row))

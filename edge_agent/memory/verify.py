@@ -10,10 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from edge_agent.memory.damage import UNREADABLE
 from edge_agent.memory.journal import NO_NUMBER, last_of
 from edge_agent.memory.outbox import StreamState, hash_at, streams
-from edge_agent.memory.schema import READ_LIMIT_S, SLICE_ROWS, snapshot
+from edge_agent.memory.schema import READ_LIMIT_S, SLICE_ROWS, UNREADABLE, snapshot
 from edge_sync.checkpoint import LANE, is_checkpoint
 from edge_sync.rows import Gap, Row
 from edge_sync.walk import Finding, Findings, Held, Signed, Walk, as_hash

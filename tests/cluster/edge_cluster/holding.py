@@ -28,8 +28,7 @@ print("open" if any(said[-4:]) else "shut")
 
 def doctor(trial: Trial) -> str:
     """`edge-agent doctor` in the pod finds nothing wrong."""
-    where = ("exec", "-n", trial.names.site, trial.running("site"), "-c", "site", "--")
-    done = trial.kubectl.ask(*where, "edge-agent", "doctor", SITE_FILE, "--json")
+    done = trial.kubectl.ask(*trial.in_site("edge-agent", "doctor", SITE_FILE, "--json"))
     try:
         findings = json.loads(done.out)["findings"]
     except (ValueError, KeyError):

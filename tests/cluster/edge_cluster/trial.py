@@ -113,8 +113,11 @@ class Trial:
 
     def at_site(self, *words: object) -> str:
         """An `edge-agent` command in the site's pod; what it printed. Raises `Failed`."""
-        where = ("exec", "-n", self.names.site, self.running("site"), "-c", "site", "--")
-        return self.kubectl.run(*where, "edge-agent", *words)
+        return self.kubectl.run(*self.in_site("edge-agent", *words))
+
+    def in_site(self, *words: object) -> tuple[object, ...]:
+        """What has kubectl run a command in the site's pod. Raises `RetryableError` where none runs."""
+        return ("exec", "-n", self.names.site, self.running("site"), "-c", "site", "--", *words)
 
     def journal(self) -> Journal:
         """Every record that the site has now, noted as seen."""

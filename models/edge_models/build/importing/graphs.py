@@ -39,6 +39,12 @@ def opset_of(model: Any, domain: str = "") -> int:
     return next((int(entry.version) for entry in model.opset_import if entry.domain in same), 0)
 
 
+def set_opset(model: Any, opset: int, domain: str = "") -> None:
+    """Have the model import this opset of a domain, and no other of it."""
+    others = [entry for entry in model.opset_import if entry.domain != domain]
+    _replace(model.opset_import, [*others, helper.make_opsetid(domain, opset)])
+
+
 def rename(model: Any, names: Mapping[str, str]) -> None:
     """Old name → new name, wherever the values are used."""
     for graph in subgraphs(model.graph):

@@ -15,7 +15,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-from edge_models.build.importing.graphs import identifier, names_in, opset_of, prune, subgraphs
+from edge_models.build.importing.graphs import identifier, names_in, opset_of, prune, set_opset, subgraphs
 from edge_models.columns import OTHER, Categories
 from edge_models.errors import RejectedError
 
@@ -163,9 +163,7 @@ def join_columns(model: Any, table: Table, inputs: Sequence[str], name: str) -> 
     del model.graph.input[:]
     model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, len(pairs)]))
     if len(nodes) > 1 and opset_of(model, ML) < TEXTS_OPSET:
-        others = [helper.make_opsetid(e.domain, e.version) for e in model.opset_import if e.domain != ML]
-        del model.opset_import[:]
-        model.opset_import.extend([*others, helper.make_opsetid(ML, TEXTS_OPSET)])
+        set_opset(model, TEXTS_OPSET, ML)
     prune(model)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from edge_models.build.importing.checks import check_size
 from edge_models.build.importing.found import Found, digest_of_files
-from edge_models.build.importing.graphs import keep_outputs, rename
+from edge_models.build.importing.graphs import keep_outputs, rename, set_opset
 from edge_models.build.importing.probe import open_quietly
 from edge_models.build.importing.sklearn_columns import ML, Table, by_place, join_columns, table_of, take_any_category
-from edge_models.build.importing.sklearn_mended import at_opset, mended
+from edge_models.build.importing.sklearn_mended import mended
 from edge_models.build.importing.tasks import SCORES
 from edge_models.build.importing.wanted import Wanted
 from edge_models.build.recipe import Progress, needs_extra
@@ -114,7 +114,7 @@ def _convert(estimator: Any, table: Table, opset: int, gives_scores: bool) -> An
     except Exception as error:  # noqa: BLE001 - skl2onnx raises whatever a model leads it to
         said = " ".join(str(error).split())[:300]
         raise RejectedError(f"skl2onnx can't convert this {type(estimator).__name__}: {said}") from None
-    at_opset(model, opset)
+    set_opset(model, opset)  # what its nodes were written for, not the least that they need
     names = [value.name for value in model.graph.output]
     keep_outputs(model, [names[1] if gives_scores else names[0]])
     rename(model, {model.graph.output[0].name: SCORES if gives_scores else "prediction"})

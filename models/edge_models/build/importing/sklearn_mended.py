@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from onnx import helper
 from skl2onnx.common._registration import get_converter
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -17,13 +16,6 @@ Converter = Callable[[Any, Any, Any], None]
 def mended() -> dict[type, Converter]:
     """By model, what to convert it with in place of skl2onnx's own converter."""
     return dict.fromkeys((HistGradientBoostingClassifier, HistGradientBoostingRegressor), _plainly)
-
-
-def at_opset(model: Any, opset: int) -> None:
-    """Have the graph say the opset that its nodes were written for, and not the least that they need."""
-    others = [helper.make_opsetid(entry.domain, entry.version) for entry in model.opset_import if entry.domain]
-    del model.opset_import[:]
-    model.opset_import.extend([helper.make_opsetid("", opset), *others])
 
 
 def _plainly(scope: Any, operator: Any, container: Any) -> None:
