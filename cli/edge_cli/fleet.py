@@ -84,7 +84,9 @@ def _table(sites: list[dict[str, Any]]) -> Table:
             "up" if site["online"] else "down",
             _or_dash(site["release"]),
             _or_dash(site["state"]),
-            *(str(site[name]) for name in ("records", "backlog", "lost", "unknown", "quarantined")),
+            *(str(site[name]) for name in ("records", "backlog", "lost")),
+            f"{site['unknown']}{'+' if site['open_tails'] else ''}",
+            str(site["quarantined"]),
             _ago(site["last_seen_us"]),
         )
     return table
@@ -118,6 +120,9 @@ def _details(shown: dict[str, Any], gaps: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{what} {gap['count']}: {span}: {gap['reason']}")
     if shown["unknown"]:
         lines.append(f"unknown {shown['unknown']}: never came and will not: edge-agent fleet losses {shown['site']}")
+    if shown["open_tails"]:
+        epochs = "an epoch" if shown["open_tails"] == 1 else f"{shown['open_tails']} epochs"
+        lines.append(f"perhaps more: it lost {epochs} before the end: edge-agent fleet losses {shown['site']}")
     return lines
 
 

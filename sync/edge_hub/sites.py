@@ -7,12 +7,12 @@ from sqlalchemy import Connection, case, func, select, tuple_
 
 from edge_hub.broker import BrokerFolder
 from edge_hub.broker.roles import Role, local_user
-from edge_hub.database.schema import certificates, desired, gaps, quarantine, records, sites, streams
+from edge_hub.database.schema import certificates, desired, epochs, gaps, quarantine, records, sites, streams
 from edge_hub.database.store import Store, TakenError, UnknownError
 from edge_hub.enrol import tokens
 from edge_hub.enrol.revoking import Revoking
 from edge_hub.records import audit, incidents
-from edge_hub.records.losses import UNKNOWN, summed
+from edge_hub.records.losses import OPEN, UNKNOWN, summed
 from edge_hub.records.registry import row_of
 from edge_hub.records.tombstones import LET_GO
 from edge_models.errors import RejectedError
@@ -171,6 +171,7 @@ class Sites:
             "backlog": sum(each["backlog"] for each in listed),
             "lost": sum(each["lost"] for each in listed),
             "unknown": sum(each["unknown"] for each in listed),
+            "open_tails": sum(each["open_tails"] for each in listed),
             "incidents": noted,
         }
 
@@ -193,6 +194,8 @@ class _Counts:
         count = gaps.c.last - gaps.c.first + 1
         gone = select(gaps.c.site, summed(count), summed(case((LET_GO, 0), else_=count))).group_by(gaps.c.site)
         self._gone = {name: (_count(all_of_it), _count(lost)) for name, all_of_it, lost in of(gone, gaps.c.site)}
+        opened = select(epochs.c.site, func.count()).where(OPEN).group_by(epochs.c.site)
+        self._open: dict[str, int] = dict(of(opened, epochs.c.site))
         aside = select(quarantine.c.site, func.count()).group_by(quarantine.c.site)
         self._aside = dict(of(aside, quarantine.c.site))
 
@@ -212,6 +215,7 @@ class _Counts:
             "backlog": backlog,
             "lost": lost,
             "unknown": unknown,
+            "open_tails": self._open.get(row.site, 0),
             "quarantined": self._aside.get(row.site, 0),
         }
 

@@ -110,8 +110,11 @@ def test_losses_are_shown_to_people(run: Run, lossy: Hub) -> None:
     assert lines[3].endswith(f"{A}:telemetry:1-3 evicted: [the disk budget] is spent")
     assert lines[-1].startswith("plant-02 1 two processes 1970-01-01 00:00 ")
     assert "nothing is known to be lost" in run("losses", "plant-02").stderr
-    assert run("ls").stdout.splitlines()[1].split()[4:8] == ["0", "1", "3", "4"]
-    assert "unknown 4: never came" in run("show", "plant-01").stdout
+    assert run("ls").stdout.splitlines()[1].split()[4:8] == ["0", "1", "3", "4+"]
+    said = run("show", "plant-01").stdout
+    assert "unknown 4: never came" in said
+    assert "perhaps more: it lost an epoch before the end: edge-agent fleet losses plant-01" in said
+    assert run("ls").stdout.splitlines()[2].split()[4:8] == ["0", "0", "0", "0"]
 
 
 def test_losses_are_read_page_by_page(run: Run, lossy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,7 +279,7 @@ def test_many_epochs_are_dropped_at_once(book: Book) -> None:
     book.hello(state(A, 1, decision=1))
     assert book.held() == {A}
     with book.store.reading() as db:
-        assert losses.unknown(db) == 600
+        assert db.scalar(select(losses.summed(losses.UNKNOWN))) == 600
 
 
 def test_what_a_site_that_lost_its_memory_has_from_the_hub_is_not_what_it_wrote(book: Book, stream: Any) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from edge_hub.database.schema import epochs, gaps, streams
 from edge_hub.database.store import Store
@@ -93,6 +93,12 @@ def test_losses_of_one_site_or_kind_are_asked_for(full: Store, kind: str) -> Non
     assert seen(full, "plant-01") == [each for each in EVERY if each[0] == "plant-01"]
 
 
+def test_what_is_listed_as_open_is_counted_as_open(full: Store) -> None:
+    with full.reading() as db:
+        found = db.execute(select(epochs.c.site, epochs.c.epoch).where(losses.OPEN)).all()
+    assert sorted(tuple(row) for row in found) == [each[:2] for each in EVERY if each[2] is None]
+
+
 def test_a_kind_that_does_not_exist_is_refused(full: Store) -> None:
     with full.reading() as db, pytest.raises(RejectedError, match="there are evicted, "):
         losses.page(db, None, "stolen", None, 10)
@@ -115,7 +121,7 @@ def test_pages_follow_each_other_without_a_hole(full: Store, limit: int) -> None
 
 def test_what_is_lost_without_a_gap_is_summed(full: Store) -> None:
     with full.reading() as db:
-        assert losses.unknown(db) == 4 + 2 + 2
+        assert db.scalar(select(losses.summed(losses.UNKNOWN))) == 4 + 2 + 2
 
 
 def test_an_incident_is_one_row_however_often_it_is_seen(store: Store) -> None:
@@ -143,4 +149,4 @@ def test_a_sum_that_no_integer_holds_is_none_to_fail_at(store: Store) -> None:
     with store.writing() as db:
         for n in range(1_100):
             stream(db, "plant-01", f"{n:016x}", "alarm", high=0, told=2**53 - 1)
-        assert losses.unknown(db) == 1_100 * (2**53 - 1) // 2**11 * 2**11
+        assert db.scalar(select(losses.summed(losses.UNKNOWN))) == 1_100 * (2**53 - 1) // 2**11 * 2**11

@@ -66,6 +66,11 @@ def _metrics(hub: Hub) -> str:
                 "Records that sites told of, that never came and will not: see `fleet losses`.",
                 totals["unknown"],
             ),
+            (
+                "edge_hub_open_tails",
+                "Epochs lost before they were over: nobody knows how many more records of them there were.",
+                totals["open_tails"],
+            ),
             ("edge_hub_incidents", "Things at sites that a person should look at.", totals["incidents"]),
             ("edge_hub_broker_connected", "Whether the hub's own link is up.", float(hub.online)),
         ],

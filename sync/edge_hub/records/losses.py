@@ -64,6 +64,12 @@ _is_lost = (streams.c.told > streams.c.high) & (streams.c.forked | (streams.c.to
 UNKNOWN: ColumnElement[int] = case((_is_lost, streams.c.told - _end), else_=0)
 """Records of a stream that are lost without a gap."""
 
+_mine = (streams.c.site == epochs.c.site) & (streams.c.epoch == epochs.c.epoch)
+_went_back = exists().where(_mine & ~streams.c.forked & (streams.c.told > streams.c.last))
+
+OPEN: ColumnElement[bool] = ~epochs.c.final & (~epochs.c.held | _went_back)
+"""Whether nobody knows where an epoch ended: there may be more lost of it than `UNKNOWN`."""
+
 
 def summed(amount: ColumnElement[int]) -> ColumnElement[float]:
     """The sum of it. Not of integers: SQLite refuses a sum above 2^63, and a lying site would keep all from theirs."""
@@ -88,11 +94,6 @@ def page(
     rows = db.execute(select(every).order_by(*(every.c[name] for name in _KEY)).limit(limit + 1)).all()
     last = rows[limit - 1] if len(rows) > limit else None
     return [_shown(row) for row in rows[:limit]], last and (last.site, last.epoch, last.lane, last.first)
-
-
-def unknown(db: Connection) -> int:
-    """Records of all sites that are lost without a gap."""
-    return int(db.scalar(select(summed(UNKNOWN)).where(_is_lost)) or 0)
 
 
 def _declared(site: str | None, kind: str | None, after: Cursor | None) -> Select[Any]:
@@ -120,13 +121,11 @@ def _derived(site: str | None, kind: str | None, after: Cursor | None) -> Select
 
 def _open(site: str | None, kind: str | None, after: Cursor | None) -> Select[Any]:
     """Epochs of which nobody knows the end; of no lane, before those that have one."""
-    mine = (streams.c.site == epochs.c.site) & (streams.c.epoch == epochs.c.epoch)
-    went_back = exists().where(mine & ~streams.c.forked & (streams.c.told > streams.c.last))
     lane, none = literal("").label("lane"), literal(0)
     key = (epochs.c.site, epochs.c.epoch, lane, none.label("first"))
     never = cast(null(), gaps.c.at_us.type).label("at_us")
     query = select(*key, none.label("last"), literal(_OPEN).label("reason"), never)
-    query = query.where(~epochs.c.final & (~epochs.c.held | went_back))
+    query = query.where(OPEN)
     if kind not in (None, "unknown_tail"):
         query = query.where(false())
     return _from(query, epochs.c.site, tuple_(epochs.c.site, epochs.c.epoch, literal(""), literal(0)), site, after)

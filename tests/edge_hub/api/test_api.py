@@ -80,6 +80,7 @@ def test_a_site_is_registered_once(ask: Ask, hub: Hub) -> None:
         "backlog": 0,
         "lost": 0,
         "unknown": 0,
+        "open_tails": 0,
         "quarantined": 0,
     }
 
