@@ -24,7 +24,6 @@ from edge_agent.memory.wear import recent
 from edge_agent.update.slots import read_refused, read_slot
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError, KitError, RejectedError
-from edge_sync.mqtt import refused
 from edge_sync.release import Release, resolve
 from edge_sync.rows import ERASED, EXPIRED
 
@@ -199,7 +198,11 @@ def _hub(site: Site) -> Iterator[Finding]:
 
 
 def _certificate(site: Site) -> Iterator[Finding]:
-    from edge_agent.enrol.standing import certificate_standing  # noqa: PLC0415 - X.509 is not every site's
+    from edge_agent.enrol.standing import (  # noqa: PLC0415 - X.509 is not every site's
+        ASK_ANEW,
+        broker_refusal,
+        certificate_standing,
+    )
 
     hub, now_us = site.config.hub, _now_us()
     found = certificate_standing(site, now_us)
@@ -219,19 +222,11 @@ def _certificate(site: Site) -> Iterator[Finding]:
         yield Finding("warn", "certificate", what, f"see that {hub.enrol} can be reached, then: {by_hand}")
     elif found.renew_us is None and now_us >= found.ends_us - _SOON_US:
         yield Finding("warn", "certificate", ends, by_hand)
-    elif (why := _refusal(site)) is not None:
-        what = f"{ends}, and the hub's broker refuses it ({why}): it was revoked, or another machine is this site now"
-        yield Finding("fail", "certificate", what, "ask the operator; a new kit or token makes this the site again")
+    elif (why := broker_refusal(site)) is not None:
+        yield Finding("fail", "certificate", f"{ends}, and {why}", ASK_ANEW)
     else:
         renewed = f", and is renewed from {_day(found.renew_us)}" if found.renew_us is not None else ""
         yield Finding("ok", "certificate", ends + renewed)
-
-
-def _refusal(site: Site) -> str | None:
-    try:
-        return refused(site.broker(), CONNECT_S)
-    except (KitError, OSError):
-        return None  # that nobody answers is told as the hub's
 
 
 def _no_certificate(hub: HubLink, token: str) -> Finding:

@@ -14,7 +14,7 @@ from edge_agent.enrol.client import EstClient
 from edge_agent.enrol.flow import NotDue, join, journal_public, renew
 from edge_agent.enrol.identity import IdentityFolder, print_of
 from edge_agent.enrol.schedule import Held
-from edge_agent.enrol.standing import CertificateStanding, certificate_standing
+from edge_agent.enrol.standing import ASK_ANEW, CertificateStanding, broker_refusal, certificate_standing
 from edge_agent.memory.checkpoint import KEY_FILE
 from edge_cli.output import FOUND, data, emit_json, talk
 from edge_models.errors import ConfigError
@@ -80,8 +80,13 @@ def join_command(
     """
     site = load_site(file, data_folder)
     held, new = join_by_hand(site, token)
+    why = None if new else broker_refusal(site)
     if as_json:
         _emit(site, held, new)
+    if why is not None:
+        talk.print(f"{site.config.site} has joined with this token already, and {why}: {ASK_ANEW}", markup=False)
+        raise typer.Exit(FOUND)
+    if as_json:
         return
     word = "has joined" if new else "has joined with this token already"
     data.print(f"{site.config.site} {word}: its certificate ends {_day(held.ends_us)}", markup=False)

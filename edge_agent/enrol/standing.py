@@ -9,6 +9,13 @@ from typing import Literal
 from edge_agent.config import Site
 from edge_agent.enrol.identity import IdentityFolder, print_of
 from edge_sync.enrol.certificate import load_pem, serial_text, to_us
+from edge_sync.mqtt import refused
+
+_ANSWER_S = 3.0
+"""How long a broker may take to answer."""
+
+ASK_ANEW = "ask the operator; a new kit or token makes this the site again"
+"""What to do about a certificate that is refused."""
 
 State = Literal["none", "not_begun", "valid", "due", "ended"]
 """By this machine's clock. ``due``: to be renewed, and good for longer."""
@@ -53,6 +60,18 @@ def certificate_standing(site: Site, now_us: int) -> CertificateStanding | None:
         state = "due"
     renew_us = held.renew_us if held is not None else None
     return CertificateStanding(state, token, serial_text(found.serial_number), begins_us, renew_us, ends_us)
+
+
+def broker_refusal(site: Site) -> str | None:
+    """Why the hub's broker refuses the certificate of this site; None where it takes it, or nobody answers.
+
+    It waits 3 s for a broker that takes it. Raises `ConfigError`.
+    """
+    try:
+        why = refused(site.broker(), _ANSWER_S)
+    except OSError:
+        return None
+    return f"the hub's broker refuses it ({why}): it was revoked, or another machine is this site now" if why else None
 
 
 def _token(site: Site, used: str) -> TokenState:

@@ -425,6 +425,7 @@ def test_a_revoked_site_is_told_so_and_comes_back_with_a_new_token_without_a_res
     assert "revoked" in said
     assert site.serial() == old
     assert "the hub's broker refuses it (sslv3 alert certificate revoked)" in site.doctor(code=1)
+    assert "has joined with this token already, and the hub's broker refuses it" in site.node("join", code=1)
     before = site.records()
     site.invite(enrolling.invite(replace=True))
     until(lambda: site.serial() != old, "a new certificate", PATIENCE_S)
