@@ -12,7 +12,7 @@ from edge_agent.backup.archive import Manifest
 from edge_agent.config import load_site
 from edge_cli.node_join import AsJson, DataFolder
 from edge_cli.output import data, emit_json, talk
-from edge_models.errors import ConfigError
+from edge_models.errors import ConfigError, RejectedError
 
 app = typer.Typer(add_completion=False)
 """Holds the commands for the group `edge-agent node`, which takes them over."""
@@ -88,7 +88,11 @@ def restore_command(
         )
     site = load_site(file, data_folder)
     with _opened(backup) as source:
-        done = restore(source, _called(backup), site, force, time.time_ns() // 1000)
+        try:
+            done = restore(source, _called(backup), site, force, time.time_ns() // 1000)
+        except RejectedError as error:
+            anew = "" if site.config.hub is None else ", or start the site without one: its hub gives its facts back"
+            raise RejectedError(f"{error}; nothing was changed: restore another backup{anew}") from None
     if as_json:
         extra = {"set_aside": None if done.set_aside is None else str(done.set_aside), "kept": list(done.kept)}
         emit_json({**_summary(done.manifest), **extra, "new_epoch": done.epoch, "unknown": done.unknown})

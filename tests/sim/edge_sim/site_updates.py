@@ -80,7 +80,7 @@ class SiteSide:
         self._loaded: list[Deployment] = []
         self.runs = NOTHING_CAME
         self.ended: Counter[int] = Counter()
-        """Generation → how often its process was ended by the world."""
+        """Release → how often its process was ended by the world since it ran in place of another."""
 
     # The process
 
@@ -120,7 +120,7 @@ class SiteSide:
     def close_files(self) -> None:
         """The process is gone."""
         if self._journal is not None:
-            self.ended[self.runs.generation] += 1
+            self.ended[self.runs.release.release] += 1
         self._updates = self._switcher = self.blobs = self._journal = self._reader = None
         self._untold.clear()
         self._loaded.clear()
@@ -297,6 +297,8 @@ class SiteSide:
                 self.wrong(f"runs release {release.release}, and {path[:19]} is not signed in {role} {version}")
 
     def _begin_to_run(self, slot: Slot) -> None:
+        if slot.release != self.runs.release:
+            self.ended[slot.release.release] = 0
         self.runs = self.seen.running = slot
         self.world.say(self.machine.name, "runs", f"release {slot.release.release} generation {slot.generation}")
         self.world.counts["release ran"] += 1

@@ -108,7 +108,7 @@ def _runs(fleet: "Fleet", machine: SimSite, said: Reported, generation: int, rel
         told = "at the site" in reason or (not allowed and "not signed" in reason)
         # A trial takes a release for bad that does not stay up; it can't know that its power was cut each time.
         starts = re.match(r"the site started (\d+) times", reason)
-        told = told or (starts is not None and int(starts[1]) <= side.ended[said.generation] + 1)
+        told = told or (starts is not None and int(starts[1]) <= side.ended[release] + 1)
         if good and not told and not side.hurt:
             yield "what is wanted runs", f"release {release} is good, here is {said}"
     else:
