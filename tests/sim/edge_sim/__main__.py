@@ -115,7 +115,11 @@ def _begin(mistake: str | None, die: Callable[[], None] | None) -> None:
 
 def _quietly(number: int, sites: int) -> Outcome:
     """Without the timeline of a seed that is fine: nobody reads it."""
-    outcome = run(number, sites)
+    try:
+        outcome = run(number, sites)
+    except Exception as error:
+        error.add_note(f"again: ./dev sim --seed {number} --sites {sites}")
+        raise
     return outcome if outcome.verdict.violations else outcome.without_timeline()
 
 

@@ -193,8 +193,8 @@ class SiteSide:
 
     def turn(self) -> None:
         """Time passed."""
+        self.machine.guard(self._told)  # it writes what waits, and a process may die at that
         if self._updates is not None:
-            self._told()
             self._do(self._updates.look_around)
             self._look()
 
