@@ -8,7 +8,7 @@ import typer
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
 from edge_cli.publish import AgainOption, TrustOption, publish_file, unsigned_parts
 from edge_cli.release import make_release
-from edge_cli.trust import KeysOption, PassphraseOption, open_repository
+from edge_cli.repository import KeysOption, PassphraseOption, open_repository
 from edge_models.errors import RejectedError
 from edge_sync.trust.paths import AGENTS
 

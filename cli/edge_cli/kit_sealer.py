@@ -11,7 +11,7 @@ import typer
 
 from edge_cli.hub_client import HubClient
 from edge_cli.output import talk
-from edge_cli.trust import hand_over, passphrases
+from edge_cli.repository import hand_over, passphrases
 from edge_k3s.sealing import Sealer
 from edge_models.errors import ConfigError, KitError
 

@@ -13,7 +13,7 @@ from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
 from edge_cli.model_make import AsJson, comparison, contract_table
 from edge_cli.output import data, emit_json, talk
 from edge_cli.publish import AgainOption, TrustOption, publish_file, read_file
-from edge_cli.trust import KeysOption, PassphraseOption
+from edge_cli.repository import KeysOption, PassphraseOption
 from edge_models.build.unpacking import unpack as unpack_bundle
 from edge_models.bundle import read_bundle
 from edge_models.errors import RejectedError

@@ -26,7 +26,7 @@ from edge_cli.kit_pod import (
 from edge_cli.kit_sealer import TRUST_VARIABLE, default_folder, find_sealer
 from edge_cli.kits import DEFAULT_IMAGE, Signing, Wish, provision_kit, provision_kits
 from edge_cli.output import data, emit_json, talk
-from edge_cli.trust import KeysOption, PassphraseOption, PlainOption
+from edge_cli.repository import KeysOption, PassphraseOption, PlainOption
 from edge_k3s.cargo import image_cargo, k3s_cargo, script_cargo
 from edge_k3s.forms.ansible import as_ansible
 from edge_k3s.forms.cloud import USER_DATA, as_cloud_init

@@ -9,7 +9,7 @@ from edge_agent.policy import CaseResult, Policy, PolicyError, load_policy, run_
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption
 from edge_cli.output import CONFIG, FOUND, data, emit_json, talk
 from edge_cli.publish import AgainOption, TrustOption, publish_file, read_file
-from edge_cli.trust import KeysOption, PassphraseOption
+from edge_cli.repository import KeysOption, PassphraseOption
 from edge_sync.trust.paths import POLICIES
 
 app = typer.Typer(

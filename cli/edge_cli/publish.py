@@ -9,7 +9,7 @@ import typer
 
 from edge_cli.hub_client import HubClient, HubRefusal, connect
 from edge_cli.output import data, emit_json
-from edge_cli.trust import hand_over, open_repository, passphrases
+from edge_cli.repository import hand_over, open_repository, passphrases
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError, RejectedError
 from edge_sync.release import Release

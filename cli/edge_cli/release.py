@@ -12,7 +12,7 @@ from edge_agent.policy import load_policy
 from edge_cli.hub_client import HubClient, HubDirOption, HubOption, HubRefusal, TokenOption, connect
 from edge_cli.output import data, emit_json, talk
 from edge_cli.publish import AgainOption, hand_over_newer, sign_release, upload
-from edge_cli.trust import KeysOption, PassphraseOption, open_repository, passphrases
+from edge_cli.repository import KeysOption, PassphraseOption, open_repository, passphrases
 from edge_models.bundle import read_bundle
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError, RejectedError

@@ -1,10 +1,7 @@
 """`edge-agent trust`: the keys that say what may run, which never lie at the hub."""
 
-import os
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +10,23 @@ from rich.table import Table
 
 from edge_cli.hub_client import HubClient, HubDirOption, HubOption, TokenOption, connect
 from edge_cli.output import data, emit_json, show_table, talk
+from edge_cli.repository import (
+    PATH,
+    KeysOption,
+    PassphraseOption,
+    PlainOption,
+    hand_over,
+    now,
+    open_repository,
+    passphrases,
+)
 from edge_models.errors import ConfigError, KitError
 
 if TYPE_CHECKING:
     from edge_sync.trust.keys import Secrets
     from edge_sync.trust.repository import Repository
 
-PASSPHRASE_VARIABLE = "EDGE_TRUST_PASSPHRASE"  # noqa: S105 - its name
 SOON_DAYS = 30
-PATH = "/api/v1/trust"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The keys that say what may run.")
 
@@ -42,66 +47,7 @@ PublicOption = Annotated[
     str | None,
     typer.Option("--public-key", metavar="HEX|FILE", help="Of the hub's key, or of a signer that can't be asked now."),
 ]
-KeysOption = Annotated[
-    list[Path] | None, typer.Option("--keys", metavar="DIR", help="Further folder with key files, as a stick; repeat.")
-]
-PassphraseOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help=f"Of the key files; else {PASSPHRASE_VARIABLE}, else it is asked for."),
-]
-PlainOption = Annotated[bool, typer.Option("--no-passphrase", help="Leave new key files unencrypted.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
-
-def open_repository(folder: Path, media: Sequence[Path] = ()) -> "Repository":
-    """The operator's folder; `media`: further folders with key files. Raises `ConfigError` where it is none."""
-    from edge_sync.trust.repository import Repository  # noqa: PLC0415 - what only looks at --help needs no TUF
-
-    return Repository(folder, _now, media)
-
-
-def passphrases(passphrase_file: Path | None, interactive: bool, plain: bool = False) -> "Secrets":
-    """Who is asked for secrets: the file, else the variable EDGE_TRUST_PASSPHRASE, else, if `interactive`, the person.
-
-    The first two are for key files only: a wrong PIN too many locks a device. `plain`: new key files have none.
-    Raises `ConfigError`, then or when asked, where there is nobody to ask.
-    """
-    from edge_sync.trust.keys import NEW  # noqa: PLC0415 - as above
-
-    fixed = _given(passphrase_file)
-    typed: dict[str, str] = {}
-
-    def secret(name: str) -> str | None:
-        is_new, is_file = name.endswith(NEW), ":" not in name
-        if is_new and plain:
-            return None
-        if is_file and fixed is not None:
-            return fixed
-        if not interactive:
-            raise ConfigError(f"key {name}: {_unasked(is_file, is_new)}")
-        if not is_file:
-            return _ask(f"PIN of {name}")
-        file = name.removesuffix(NEW)
-        if file in typed:
-            return typed[file]
-        before = list(typed.values())[-1] if typed else ""
-        came = _ask(f"Passphrase of {name}{', or Enter for the same as before' if before else ''}", before)
-        if is_new and came not in typed.values() and came != _ask("The same again"):
-            raise ConfigError(f"key {name}: the two passphrases are not the same")
-        typed[file] = came
-        return came
-
-    return secret
-
-
-def hand_over(repository: "Repository", client: HubClient) -> dict[str, Any]:
-    """Give the hub what was signed; what it then has: ``{"versions": {role: version}}``.
-
-    Raises `HubRefusal` where it can't follow from what it has, `RetryableError` where it does not answer.
-    """
-    files = {name: content.decode() for name, content in repository.files().items()}
-    answer: dict[str, Any] = client.request("PUT", PATH, json={"files": files})
-    return answer
 
 
 @app.command()
@@ -140,7 +86,7 @@ def init(
     from edge_sync.trust.repository import Repository  # noqa: PLC0415 - as above
 
     secrets = _secrets(passphrase_file, no_passphrase)
-    made = Repository.create(out, online_key, director_key, secrets, _now, _signers(signer))
+    made = Repository.create(out, online_key, director_key, secrets, now, _signers(signer))
     versions = _first_hand_over(made, client) if client else None
     if as_json:
         keys = {"online_key": online_key, "director_key": director_key}
@@ -296,40 +242,10 @@ def push(
     data.print(f"the hub has {versions}", markup=False)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _secrets(passphrase_file: Path | None, plain: bool = False) -> "Secrets":
     if plain:
         _say("new key files are not encrypted: whoever reads them can sign")
     return passphrases(passphrase_file, sys.stdin.isatty(), plain)
-
-
-def _given(passphrase_file: Path | None) -> str | None:
-    if passphrase_file is None:
-        return os.environ.get(PASSPHRASE_VARIABLE) or None
-    try:
-        text = passphrase_file.read_text("utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ConfigError(f"passphrase file {passphrase_file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        text = ""
-    if not text or "\n" in text:
-        raise ConfigError(f"passphrase file {passphrase_file}: wanted one line")
-    return text
-
-
-def _unasked(is_file: bool, is_new: bool) -> str:
-    if not is_file:
-        return "a PIN is needed: run this on a terminal"
-    remedies = f"give --passphrase-file FILE or set {PASSPHRASE_VARIABLE}"
-    return f"a passphrase is needed: {remedies}{', or --no-passphrase' if is_new else ''}"
-
-
-def _ask(text: str, default: str = "") -> str:
-    came: str = typer.prompt(text, default=default, hide_input=True, show_default=False, err=True)
-    return came
 
 
 def _hub_keys(client: HubClient) -> tuple[str, str]:

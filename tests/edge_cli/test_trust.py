@@ -15,9 +15,10 @@ import typer
 from securesystemslib.signer import CryptoSigner
 from typer.testing import CliRunner, Result
 
-from edge_cli import trust
+from edge_cli import repository
 from edge_cli.hub_client import HubClient, HubRefusal
-from edge_cli.trust import app, hand_over, open_repository, passphrases
+from edge_cli.repository import hand_over, open_repository, passphrases
+from edge_cli.trust import app
 from edge_models.errors import ConfigError
 from edge_sync.trust.repository import Target
 
@@ -158,8 +159,8 @@ def test_status_lists_roles_keys_and_what_is_signed(folder: Path) -> None:
 
 def test_status_says_what_ends_soon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("status", folder).stderr == ""
-    now = trust._now()
-    monkeypatch.setattr(trust, "_now", lambda: now + timedelta(days=370))
+    now = repository.now()
+    monkeypatch.setattr(repository, "now", lambda: now + timedelta(days=370))
     done = run("status", folder)
     assert f"edge-agent trust renew {folder} models" in done.stderr
     assert f"edge-agent trust renew {folder} root" not in done.stderr
