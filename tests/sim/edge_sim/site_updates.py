@@ -285,7 +285,8 @@ class SiteSide:
         else:
             if slot.generation in self.seen.refused:
                 self.wrong(f"runs generation {slot.generation} again, which it had refused")
-            self._check_signed(slot.release)
+            if slot.release != SITE_FILE:  # that one came with the kit
+                self._check_signed(slot.release)
         self._begin_to_run(slot)
 
     def _check_signed(self, release: Release) -> None:
