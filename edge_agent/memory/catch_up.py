@@ -75,18 +75,25 @@ def _newer(connection: sqlite3.Connection, facts: Sequence[KnownFact], order: in
             room -= 1
             if room >= 0:
                 newer.append(fact)
-        elif _age(connection, fact.origin, order) > _age(connection, ours[fact.key], order):
+            continue
+        here = ours[fact.key]
+        said = fact.order or order  # what an older hub does not say was lost, as far as anybody knows
+        if fact.origin != here and _age(connection, fact.origin, order, said) > _age(connection, here, order, 0):
             newer.append(fact)
     return newer
 
 
-def _age(connection: sqlite3.Connection, origin: str | None, order: int) -> Age:
-    """An epoch that is not known here is one of those that were lost."""
+def _age(connection: sqlite3.Connection, origin: str | None, order: int, said: int) -> Age:
+    """`said`: the order of an epoch that is not known here.
+
+    One of the hub's was lost where it began after this memory's last, and else forgotten here, as it was over and
+    delivered. So whatever is here from one that was forgotten, the hub has that or something newer.
+    """
     try:
         epoch, _, seq = parse_id(origin or "")
     except ConfigError:
         return _OLDEST
     row = connection.execute("SELECT ord FROM epochs WHERE epoch=?", (epoch,)).fetchone()
     if row is None:
-        return (_LOST, 0, seq)
+        return (_LOST if said >= order else _BACKUP, said, seq)
     return (_SINCE if row[0] >= order else _BACKUP, row[0], seq)

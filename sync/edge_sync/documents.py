@@ -193,12 +193,13 @@ class FleetFacts(Document):
 
 
 class KnownFact(Document):
-    """A fact that a site once knew. `origin` is the id of the record that set it."""
+    """A fact that a site once knew. `origin` is the record that set it, `order` that of its epoch, where known."""
 
     key: KeyField
     value: Any = None
     expires_at: TimeField | None = None
     origin: Annotated[str, Field(max_length=100)]
+    order: SeqField = 0
 
 
 class Tail(Document):

@@ -246,6 +246,7 @@ def test_facts_without_room_are_counted(world: World) -> None:
     memory = world.ask().memory
     assert len(memory.facts) + memory.left_out == 20
     assert memory.facts[0].key == "k19", "the newest first"
+    assert {each.order for each in memory.facts} == {1}
     assert memory.left_out > 0
 
 

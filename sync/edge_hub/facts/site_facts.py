@@ -60,15 +60,15 @@ def note(db: Connection, now_us: int, stream: tuple[str, str, str], rows: Iterab
     site, epoch, lane = stream
     mine = facts.c.site == site
     held = {row.key: row for row in db.execute(select(facts).where(mine, facts.c.key.in_(list(said))))}
-    since = _since(db, site, {epoch, *(row.epoch for row in held.values())})
-    begun = since.get(epoch, (now_us, 0))
+    since = begun(db, site, {epoch, *(row.epoch for row in held.values())})
+    this = since.get(epoch, (now_us, 0))
     for key, (fact, seq) in said.items():
         values = {"value": fact.value, "expires_at": fact.expires_at, "epoch": epoch, "lane": lane, "seq": seq}
-        values["since_us"] = begun[0]
+        values["since_us"] = this[0]
         before = held.get(key)
         if before is None:
             db.execute(facts.insert().values(site=site, key=key, **values))
-        elif (*begun, seq) > (*since.get(before.epoch, (before.since_us, 0)), before.seq):
+        elif (*this, seq) > (*since.get(before.epoch, (before.since_us, 0)), before.seq):
             db.execute(update(facts).where(mine, facts.c.key == key).values(**values))
     if len(said) > len(held):
         _bound(db, site, now_us)
@@ -78,7 +78,7 @@ def known(db: Connection, site: str, now_us: int) -> Sequence[Any]:
     """The rows of a site's facts that have not expired, the newest first."""
     alive = or_(facts.c.expires_at.is_(None), facts.c.expires_at > now_us)
     rows = db.execute(select(facts).where(facts.c.site == site, alive)).all()
-    since = _since(db, site, {row.epoch for row in rows})
+    since = begun(db, site, {row.epoch for row in rows})
     return sorted(rows, key=lambda row: _rank(row, since), reverse=True)
 
 
@@ -104,7 +104,7 @@ class SiteFacts:
         ]
 
 
-def _since(db: Connection, site: str, names: Iterable[str]) -> Mapping[str, tuple[int, int]]:
+def begun(db: Connection, site: str, names: Iterable[str]) -> Mapping[str, tuple[int, int]]:
     """Since when the hub knows these epochs, and their order at the site."""
     query = select(epochs.c.epoch, epochs.c.since_us, epochs.c.ord)
     rows = db.execute(query.where(epochs.c.site == site, epochs.c.epoch.in_(list(names))))

@@ -32,8 +32,8 @@ def start(path: Path, facts: Mapping[str, int]) -> str:
     return journal.epoch
 
 
-def fact(key: str, value: int, epoch: str, seq: int) -> KnownFact:
-    return KnownFact(key=key, value=value, origin=f"{epoch}:decision:{seq}")
+def fact(key: str, value: int, epoch: str, seq: int, order: int = 0) -> KnownFact:
+    return KnownFact(key=key, value=value, origin=f"{epoch}:decision:{seq}", order=order)
 
 
 def memory(*facts: KnownFact, order: int = 0, left_out: int = 0) -> Memory:
@@ -81,6 +81,23 @@ def test_what_the_hub_has_from_after_the_backup_takes_the_place_of_what_is_here(
     assert restored.read_mark(path) is None
     with reading(path) as db:
         assert verify(db).findings == ()
+
+
+def test_a_fact_of_an_epoch_that_was_forgotten_here_is_older_than_one_that_never_reached_the_hub(path: Path) -> None:
+    forgotten = start(path, {"mode": 1, "speed": 1})
+    between = start(path, {})
+    start(path, {"mode": 2})
+    with closing(sqlite3.connect(path)) as db:  # as retention does when the hub has all of an epoch
+        for table in ("journal", "epochs", "cursors"):
+            db.execute(f"DELETE FROM {table} WHERE epoch=?", (forgotten,))
+        db.commit()
+    order = settle(path)
+    assert order == 4
+    said = memory(fact("mode", 1, forgotten, 1, order=1), fact("speed", 3, between, 1, order=2))
+    catch_up(path, said, order, 64, NOW_US)
+    assert known(path) == {"mode": 2, "speed": 3}
+    catch_up(path, memory(fact("mode", 9, LOST, 1, order=4)), order, 64, NOW_US)
+    assert known(path) == {"mode": 9, "speed": 3}, "begun after the backup, as the restored one was"
 
 
 def test_what_was_set_since_the_restore_is_newer_than_anything_the_hub_can_say(path: Path) -> None:
