@@ -13,6 +13,7 @@ from edge_sim.disk import scratch
 from edge_sim.faults import Fault, plain, plan, strike, updates
 from edge_sim.fleet import HORIZON_S, LOSSLESS, Burst, Fleet, Knowledge, lanes
 from edge_sim.oracle import Verdict, Violation, judge
+from edge_sim.site import IDLE_S
 from edge_sim.update_oracle import unsettled
 from edge_sim.world import World
 
@@ -116,6 +117,9 @@ def _live(fleet: Fleet, world: World, sites: int, planned: tuple[Fault, ...]) ->
         while world.now < until and not fleet.quiet:
             world.run_until(world.now + 30.0)
         world.run_until(world.now + 100.0)
+    until = world.now + 2 * IDLE_S
+    while world.now < until and not fleet.quiet:  # an answer that came just now is noted at a site's next look
+        world.run_until(world.now + 1.0)
     return judge(fleet)
 
 
