@@ -10,16 +10,21 @@ from edge_agent.records import Json
 
 log = logging.getLogger(__name__)
 
-SAY_AGAIN_S = 60.0
-"""The same refusal is one record in so long, with how often it came."""
+SAY_AGAIN_S, MOST_S = 60.0, 3_600.0
+"""The same refusal is one record in so long, with how often it came; while it goes on, twice as long each time, up to
+the second: a clock that is wrong for a year fills no journal."""
+
+GOES_ON_S = 600.0
+"""It goes on where it comes again within so long of the time from when it is told again."""
 
 MAX_REASONS = 100
-"""Different refusals counted at a time; and the most records in `SAY_AGAIN_S`."""
+"""Different refusals counted at a time; and the most records of new ones in `SAY_AGAIN_S`."""
 
 
 @dataclass(slots=True)
 class _Said:
     until: float
+    wait_s: float = SAY_AGAIN_S
     more: int = 0
 
 
@@ -53,6 +58,9 @@ class Refusals:
         what: dict[str, Json] = {"reason": reason}
         if said is not None and said.more:
             what["times_before"] = said.more
-        self._said[reason] = _Said(now + SAY_AGAIN_S)
+        wait_s = SAY_AGAIN_S
+        if said is not None and now < said.until + GOES_ON_S:
+            wait_s = min(2 * said.wait_s, MOST_S)
+        self._said[reason] = _Said(now + wait_s, wait_s)
         draft = Draft("alarm", "event", JOURNAL_AGENT, self._now_us(), to_body(what), label=self._label)
         self._journal.later([draft])
