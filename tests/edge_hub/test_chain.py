@@ -15,12 +15,15 @@ from edge_hub.database.store import Store, UnknownError
 from edge_hub.ingest.journal import Arrived, store_batches
 from edge_hub.records import chain as chain_module
 from edge_hub.records import incidents
+from edge_hub.records.accounts import Accounts
 from edge_hub.records.chain import Report, verify_site
 from edge_hub.records.checkpoints import MAX_A_BATCH
 from edge_hub.records.tombstones import bury, runs
+from edge_hub.records.words import word_of_hello
 from edge_hub.sites import Sites
 from edge_sync.batch import decode, encode
 from edge_sync.checkpoint import End, Ends, sign
+from edge_sync.documents import EpochState, Hello
 from edge_sync.rows import ERASED, Lane, Row, chain, chain_start, row_bytes
 
 EPOCH = "00000000000000aa"
@@ -165,6 +168,61 @@ def test_a_site_that_is_registered_anew_may_have_a_new_key(site: Site, store: St
     back = Site(store, epoch="00000000000000cc").write(1).sign().deliver()
     assert [times for _, _, times in back.incidents()] == [1]
     assert [what.split(" the key ")[0] for _, _, what in back.found()] == ["from here, checkpoints are signed with"]
+
+
+@pytest.fixture
+def told(store: Store) -> Callable[..., None]:
+    """The site says which epochs it has, oldest first."""
+
+    def tell(*names: str) -> None:
+        states = [
+            EpochState(epoch=name, order=order, last={"decision": 99, "telemetry": 99})
+            for order, name in enumerate(names, 1)
+        ]
+        with store.writing() as db:
+            Accounts().take(db, "plant-01", word_of_hello(Hello(sync="s", epochs=states), False), 7)
+
+    return tell
+
+
+A, B, C, D = (f"00000000000000{each}" for each in ("aa", "bb", "cc", "dd"))
+
+
+def test_what_a_new_machine_brings_of_the_old_one_is_signed_with_the_old_ones_key(
+    store: Store, told: Callable[..., None], tmp_path: Path
+) -> None:
+    """Part of epoch aa and all of bb were never delivered: the backup brings them, after the new key was pinned."""
+    told(A, B)
+    before = Site(store, epoch=A).write(1).sign().deliver()
+    offline = Site(store, epoch=B).sign().write(1).sign()
+    Sites(store, BrokerFolder(tmp_path / "broker"), lambda: 8).register("plant-01", {}, replace=True, who="test")
+    told(A, B, C)
+    before.write(1).sign().deliver()
+    with store.reading() as db:
+        assert db.scalar(select(sites.c.journal_key)) is None, "the old machine's is not taken for the new one's"
+    new = Site(store, epoch=C)
+    new.key = OTHER
+    new.write(1).sign().deliver()
+    offline.deliver()
+    before.write(1).sign().deliver()
+    with store.reading() as db:
+        assert db.scalar(select(sites.c.journal_key)) == OTHER.public_key().public_bytes_raw().hex()
+    assert (new.incidents(), new.found()) == ([], [])
+
+
+def test_an_old_key_that_begins_an_epoch_after_the_new_one_is_an_incident(
+    store: Store, told: Callable[..., None], tmp_path: Path
+) -> None:
+    told(A, B, C, D)
+    Site(store, epoch=A).sign().deliver()
+    with store.writing() as db:
+        db.execute(sites.update().values(journal_key=OTHER.public_key().public_bytes_raw().hex()))
+    new = Site(store, epoch=B)
+    new.key = OTHER
+    new.sign().deliver()
+    assert new.incidents() == []
+    stolen = Site(store, epoch=D).sign().deliver()
+    assert [times for _, _, times in stolen.incidents()] == [1]
 
 
 def test_a_forged_signature_is_an_incident_and_what_came_is_held(site: Site) -> None:
