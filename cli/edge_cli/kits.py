@@ -15,7 +15,7 @@ from edge_cli.release import make_release, publish_release
 from edge_k3s.kit import Form, as_folder, check_once, write_kit, write_kits
 from edge_k3s.names import check_image, check_labels, check_site
 from edge_k3s.network import check_networks
-from edge_k3s.sealing import Sealer, targets_keys
+from edge_k3s.sealing import Sealer, role_keys, targets_keys
 from edge_k3s.spec import Account, Enrolment, KitAgent, KitSpec, KitSummary, Machine
 from edge_k3s.table import Row, check_keys
 from edge_k3s.tree import Tree, check_out
@@ -120,6 +120,11 @@ def _checked(wish: Wish, rows: Sequence[Row], hub: HubClient, out: Path, signing
         raise RejectedError(
             f"{taken[0]} is provisioned already{more}: --replace gives it new passwords, and its old kit then ends"
         )
+    if wish.replace and not any(row.site in known for row in rows):  # of a table some may be new: it was cut short
+        raise RejectedError(
+            f"the hub knows no site {rows[0].site!r} to replace: `edge-agent fleet ls` has the names; "
+            "without --replace it becomes a new one"
+        )
     # Who replaces a site's machine means the same site: without its labels no agent of its would run.
     rows = [row if row.labels else Row(row.site, known.get(row.site, {})) for row in rows]
     root, sealer = _trust(wish, hub, signing)
@@ -139,9 +144,20 @@ def _trust(wish: Wish, hub: HubClient, signing: Signing) -> tuple[bytes, Sealer 
     if found is None:
         return given or root_at(hub), None
     sealer, own = found
+    _check_hub(own, hub)
     if given is not None and sealer.public not in targets_keys(given):
         raise ConfigError(f"--root {wish.root_file} does not name the key that signs: leave --root out")
     return given or own, sealer
+
+
+def _check_hub(own: bytes, hub: HubClient) -> None:
+    """A site with another hub's root would join, and then believe nothing. Raises `RejectedError`."""
+    online = hub.request("GET", "/api/v1/trust").get("online_key")
+    if online not in role_keys(own, "snapshot"):
+        raise RejectedError(
+            "the operator's folder is another hub's (its root names another online key): is --hub the right one, and "
+            f"--trust? If this hub's keys were made anew: `edge-agent trust rotate DIR online --public-key {online}`"
+        )
 
 
 def _registered(order: _Order, hub: HubClient) -> Sequence[WithPassword | WithToken]:

@@ -54,9 +54,14 @@ def public_pem(public: str) -> bytes:
 
 def targets_keys(root: bytes) -> frozenset[str]:
     """The Ed25519 keys (hex) of the `targets` role in this root of trust. Raises `RejectedError` where it is none."""
+    return role_keys(root, "targets")
+
+
+def role_keys(root: bytes, role: str) -> frozenset[str]:
+    """The same of any role: of `snapshot` they are the hub's online key."""
     try:
         signed = json.loads(root)["signed"]
-        keys = [signed["keys"][keyid] for keyid in signed["roles"]["targets"]["keyids"]]
+        keys = [signed["keys"][keyid] for keyid in signed["roles"][role]["keyids"]]
         return frozenset(str(key["keyval"]["public"]) for key in keys if key["keytype"] == "ed25519")
     except (ValueError, KeyError, TypeError):
         raise RejectedError("root.json is no root of trust") from None

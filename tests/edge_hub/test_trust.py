@@ -256,7 +256,7 @@ def test_another_hubs_keys_are_refused_with_what_to_do(desk: Desk, tmp_path: Pat
     with store.writing() as db:
         db.execute(delete(table))
     for number, keys, says in (
-        (1, (other, director), f"another snapshot key than this hub's: `edge-agent trust rotate online` with {online}"),
+        (1, (other, director), f"made anew: `edge-agent trust rotate online` with {online}"),
         (2, (online, other), f"do not name this hub's director key.* trust rotate director` with {director}"),
     ):
         made = Operator(tmp_path / f"operator-{number}", *keys, clock)

@@ -392,6 +392,24 @@ def test_a_site_is_provisioned_once_unless_it_is_replaced(provision: Run, hub: H
     assert hub.site(desk.site)["labels"] == {"kind": "shop"}
 
 
+def test_a_name_that_is_mistyped_is_no_site_to_replace(provision: Run, hub: Hub, desk: Desk) -> None:
+    said = provision("--replace")
+    assert said.code == 3
+    assert said.err.startswith(f"error: the hub knows no site '{desk.site}' to replace: `edge-agent fleet ls` has the")
+    assert desk.site not in {each["site"] for each in hub.client.request("GET", "/api/v1/sites")["sites"]}
+    assert not (desk.folder / "kit").exists()
+
+
+def test_the_operators_folder_of_another_hub_makes_no_kit(provision: Run, hub: Hub, desk: Desk) -> None:
+    """The site would join, and then believe nothing that the hub says."""
+    Operator(desk.folder / "trust", "0a" * 32, "0b" * 32)
+    said = provision(trust="trust")
+    assert said.code == 3
+    assert said.err.startswith("error: the operator's folder is another hub's (its root names another online key)")
+    assert desk.site not in {each["site"] for each in hub.client.request("GET", "/api/v1/sites")["sites"]}
+    assert not (desk.folder / "kit").exists()
+
+
 def test_a_replaced_site_keeps_its_labels_unless_there_are_new_ones(provision: Run, hub: Hub, desk: Desk) -> None:
     assert provision().code == 0
     desk.edit("release.yaml", f"release: {desk.release}", f"release: {next(numbers)}")

@@ -160,8 +160,8 @@ class Trust:
             keys = [new.root.signed.keys[keyid].keyval.get("public") for keyid in named.keyids]
             if mine not in keys or named.threshold != 1:
                 raise RejectedError(
-                    f"trust metadata: its root names another {role} key than this hub's: "
-                    f"`edge-agent trust rotate online` with {mine}"
+                    f"trust metadata: its root names another {role} key than this hub's: is it the operator's folder "
+                    f"of another hub? If this hub's keys were made anew: `edge-agent trust rotate online` with {mine}"
                 )
         if director_path(self.director) not in new.targets.signed.targets:
             raise RejectedError(
