@@ -26,6 +26,7 @@ from edge_agent.memory.integrity import IntegrityCheck
 from edge_agent.memory.journal import Journal, JournalDamagedError
 from edge_agent.memory.keeper import Keeper
 from edge_agent.memory.lock import lock_data
+from edge_agent.memory.owner import refuse_another
 from edge_agent.memory.queries import open_intents
 from edge_agent.memory.rescue import rescue
 from edge_agent.memory.schema import reading
@@ -73,6 +74,7 @@ class SiteProcess:
         """Why the memory has to be mended: by the next process, before it opens it."""
         self._lock = lock_data(site.data)
         try:
+            refuse_another(site.data, site.config.site)
             if site.config.hub is not None:
                 self._trusted = Trusted(site.data / "trust", site.trust_root(), now_us)
             joined = settle(site, stopping)

@@ -1,5 +1,6 @@
 """`edge-agent node join|renew|status`: a site's certificate by hand. A site that runs does the same by itself."""
 
+import errno
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,8 +17,9 @@ from edge_agent.enrol.identity import IdentityFolder, print_of
 from edge_agent.enrol.schedule import Held
 from edge_agent.enrol.standing import ASK_ANEW, CertificateStanding, broker_refusal, certificate_standing
 from edge_agent.memory.checkpoint import KEY_FILE
+from edge_agent.memory.owner import refuse_another
 from edge_cli.output import FOUND, data, emit_json, talk
-from edge_models.errors import ConfigError
+from edge_models.errors import ConfigError, KitError, RetryableError
 
 app = typer.Typer(add_completion=False)
 """Holds the commands for the group `edge-agent node`, which takes them over."""
@@ -42,6 +44,7 @@ def join_by_hand(site: Site, token_file: Path | None = None) -> tuple[Held, bool
         token = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"join token {file}: {getattr(error, 'strerror', None) or 'is no text'}") from None
+    refuse_another(site.data, site.config.site)
     folder = IdentityFolder(site.identity, site.config.site)
     try:
         folder.settle()
@@ -174,7 +177,9 @@ def _held(folder: IdentityFolder) -> Held | None:
         return None
 
 
-def _not_written(site: Site, error: OSError) -> ConfigError:
+def _not_written(site: Site, error: OSError) -> KitError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RetryableError(f"{site.data}: {error.strerror}: free disk space, and do the same again")
     return ConfigError(f"{site.data}: {error.strerror or error}: this command needs the rights of who runs the site")
 
 

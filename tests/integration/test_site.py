@@ -163,6 +163,25 @@ def test_a_second_process_on_the_same_data_is_refused(
     assert "Traceback" not in said
 
 
+def test_a_site_that_is_given_anothers_memory_does_not_start(
+    make_site: MakeSite, run: Callable[..., Site], until: Callable[..., Any]
+) -> None:
+    file = make_site()
+    first = run(file)
+    until(lambda: first.count("decision") > 0, "decisions")
+    first.end()
+    before = first.count("event")
+    named = file.read_text().partition("site: ")[2].split()[0]
+    file.write_text(file.read_text().replace(f"site: {named}", "site: another", 1))
+    second = run(file)
+    second.child.wait(20)
+    code, said = second.end()
+    assert code == 2
+    assert f"the memory there is of site {named}, and this is another: name another folder with --data" in said
+    assert "Traceback" not in said
+    assert first.count("event") == before
+
+
 def test_a_message_that_is_no_observation_is_an_event_and_the_agent_goes_on(
     make_site: MakeSite, run: Callable[..., Site], tmp_path: Path
 ) -> None:
