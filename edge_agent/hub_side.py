@@ -130,6 +130,7 @@ class HubSide:
             on_identity=self.uplink.start,
             on_got=lambda act, held: journal.later([certificate_event(act, held, now_us())]),
             on_refused=Refusals(journal, now_us, time.monotonic, "enrolment_refused").add,
+            refusal=lambda: _broker_refusal(site),
         )
 
     def _take_chunk(self, message: bytes) -> bool:
@@ -137,6 +138,12 @@ class HubSide:
 
     def _want(self, document: bytes) -> None:
         self.uplink.publish("want", document)
+
+
+def _broker_refusal(site: Site) -> str | None:
+    from edge_agent.enrol.standing import broker_refusal  # noqa: PLC0415 - X.509 is not every site's
+
+    return broker_refusal(site)
 
 
 def certificate_event(act: Act, held: Held, at_us: int) -> Draft:

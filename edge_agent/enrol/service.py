@@ -28,14 +28,18 @@ class EnrolmentService:
         on_identity: Callable[[], None],
         on_got: Callable[[Act, Held], None],
         on_refused: Callable[[str], None],
+        refusal: Callable[[], str | None],
     ) -> None:
-        """`online`: whether the link to the hub is up. All of `on_…` are called on the thread of this:
+        """`online`: whether the link to the hub is up; `refusal`: why the hub's broker takes no certificate of ours.
+
+        `refusal` and all of `on_…` are called on the thread of this:
 
         `on_identity` once, when there is a certificate to connect with; `on_got` for each new one; `on_refused` for
         each no that is not for the moment, in one line.
         """
         self._asked, self._now_us, self._online = asked, now_us, online
         self._on_identity, self._on_got, self._on_refused = on_identity, on_got, on_refused
+        self._refusal = refusal
         self._folder = IdentityFolder(asked.identity, asked.site)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="enrol", daemon=True)
@@ -87,6 +91,9 @@ class EnrolmentService:
         self.problem = None
         if isinstance(outcome, NotDueYet):
             schedule.not_due(outcome.hub_us, seen.now_s)
+            # The certificate is good, and the link is down all the same: perhaps since it was revoked.
+            if not seen.online and (why := self._refusal()) is not None:
+                self._failed(act, Failed(f"the certificate is good by its dates, and {why}", final=True))
             return
         schedule.got(outcome, seen.now_s)
         self.held = outcome

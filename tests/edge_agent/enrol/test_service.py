@@ -41,16 +41,17 @@ def asked(small_hub: SmallHub, tmp_path: Path) -> Asked:
 class Watched:
     """A running service, and what it told."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, online: bool = True) -> None:
         self.identities, self.refusals = 0, list[str]()
         self.got: list[tuple[Act, Held]] = []
         self.service = EnrolmentService(
             asked,
             lambda: time.time_ns() // 1000,
-            lambda: True,
+            lambda: online,
             self._identity,
             lambda act, held: self.got.append((act, held)),
             self.refusals.append,
+            lambda: "its broker refuses it",
         )
         self.service.start()
 
@@ -106,6 +107,22 @@ def test_a_due_certificate_is_renewed_in_the_background(
         eventually(lambda: watched.got)
         assert [act for act, _ in watched.got] == ["renew"]
         assert watched.identities == 1
+    finally:
+        watched.service.close()
+
+
+def test_a_link_that_is_down_with_a_good_certificate_may_be_refused_and_that_is_told(
+    asked: Asked, eventually: "Eventually", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a site that was revoked: MQTT says no more than that the connection ended."""
+    monkeypatch.setattr("edge_agent.enrol.schedule.DOWN_S", 0.0)
+    monkeypatch.setattr("random.uniform", lambda low, _: low)
+    assert isinstance(attempt(asked, "join", lambda: False), Held)
+    watched = Watched(asked, online=False)
+    try:
+        eventually(lambda: watched.refusals)
+        assert watched.refusals == ["the certificate is good by its dates, and its broker refuses it"]
+        assert watched.service.problem == watched.refusals[0]
     finally:
         watched.service.close()
 
