@@ -24,6 +24,7 @@ from edge_agent.memory.wear import recent
 from edge_agent.update.slots import read_refused, read_slot
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError, KitError, RejectedError
+from edge_sync.mqtt import foreign
 from edge_sync.release import Release, resolve
 from edge_sync.rows import ERASED, EXPIRED
 
@@ -31,6 +32,8 @@ CONNECT_S = 3.0
 """How long a broker may take to answer."""
 
 _MEND_THE_WAY = "check cable, modem and firewall; the site goes on without it"
+
+_NOT_OURS = "see `hub` in the site file: its addresses; a hub with a new authority wants a new kit"
 
 _LATE_US = 10 * 86_400_000_000
 """So long after it was due, a certificate that was not renewed is told of: a site may be without its hub for days."""
@@ -192,9 +195,36 @@ def _hub(site: Site) -> Iterator[Finding]:
         yield Finding("ok", "hub", "none: this site runs alone")
         return
     host, port, _ = site.broker().address()
-    yield _reach("hub", host, port, _MEND_THE_WAY)
+    found = _reach("hub", host, port, _MEND_THE_WAY)
+    yield found if found.level != "ok" or (why := _foreign(site)) is None else Finding("fail", "hub", why, _NOT_OURS)
     if site.config.hub.enrol is not None:
-        yield _reach("enrolment", *enrol_address(site.config.hub.enrol), _MEND_THE_WAY)
+        found = _reach("enrolment", *enrol_address(site.config.hub.enrol), _MEND_THE_WAY)
+        if found.level == "ok" and (why := _foreign_enrolment(site, site.config.hub.enrol)) is not None:
+            found = Finding("fail", "enrolment", why, _NOT_OURS)
+        yield found
+
+
+def _foreign(site: Site) -> str | None:
+    """Why what answers there is another hub; not asked where this site has nothing yet to hold it against."""
+    host, port, _ = site.broker().address()
+    try:
+        why = foreign(site.broker(), CONNECT_S)
+    except (ConfigError, OSError):
+        return None
+    return f"{host}:{port} answers, and is not this site's hub: its certificate does not count: {why}" if why else None
+
+
+def _foreign_enrolment(site: Site, url: str) -> str | None:
+    from edge_agent.enrol.client import EstClient  # noqa: PLC0415 - X.509 is not every site's
+    from edge_agent.enrol.identity import IdentityFolder  # noqa: PLC0415 - as above
+
+    try:
+        EstClient(url).time_us(IdentityFolder(site.identity, site.config.site))
+    except RejectedError as error:
+        return str(error)
+    except (KitError, OSError):  # nothing to hold it against, or it went away just now
+        return None
+    return None
 
 
 def _certificate(site: Site) -> Iterator[Finding]:

@@ -115,7 +115,12 @@ def renew_command(
         _emit(site, held, isinstance(came, Held))
         return
     if isinstance(came, NotDue):
-        data.print(f"{name}: not due yet by the hub's clock ({_day(came.time_us)}); --now renews it", markup=False)
+        why, held = broker_refusal(site), IdentityFolder(site.identity, name).held()
+        if why is not None:
+            talk.print(f"{name}: not due yet, and {why}: {ASK_ANEW}", markup=False)
+            raise typer.Exit(FOUND)
+        due = "" if held is None else f", due from {_day(held.renew_us)}"
+        data.print(f"{name}: not due yet by the hub's clock ({_day(came.time_us)}){due}; --now renews it", markup=False)
         return
     data.print(f"{name}: renewed; its certificate ends {_day(came.ends_us)}", markup=False)
 
@@ -130,12 +135,15 @@ def status_command(file: SiteFile, as_json: AsJson = False, data_folder: DataFol
     hub, found = site.config.hub, certificate_standing(site, time.time_ns() // 1000)
     if hub is None or found is None:
         raise ConfigError(f"{file.name}: this site has no certificate: its `hub` names neither enrol nor cert_file")
+    refused = broker_refusal(site) if found.state in ("valid", "due") else None
     if as_json:
-        emit_json({"site": site.config.site, "broker": hub.broker, "enrol": hub.enrol, **asdict(found)})
+        emit_json(
+            {"site": site.config.site, "broker": hub.broker, "enrol": hub.enrol, **asdict(found), "refused": refused}
+        )
     else:
-        for about, what in _lines(hub, found):
+        for about, what in _lines(hub, found, refused):
             data.print(f"[bold]{about:<12}[/] {escape(what)}")
-    if found.state in ("none", "ended"):
+    if found.state in ("none", "ended") or refused is not None:
         raise typer.Exit(FOUND)
 
 
@@ -145,7 +153,7 @@ def _emit(site: Site, held: Held | None, new: bool) -> None:
     emit_json({"site": site.config.site, "new": new, **times})
 
 
-def _lines(hub: HubLink, found: CertificateStanding) -> list[tuple[str, str]]:
+def _lines(hub: HubLink, found: CertificateStanding, refused: str | None) -> list[tuple[str, str]]:
     said = {
         "none": "none: this site has not joined its hub",
         "not_begun": "has not begun by this machine's clock: set the clock",
@@ -154,7 +162,7 @@ def _lines(hub: HubLink, found: CertificateStanding) -> list[tuple[str, str]]:
         "ended": "has run out: edge-agent node renew SITE.yaml, or run the site",
     }
     tokens = {"none": "none", "new": "there is one to join with", "used": "this certificate came of it"}
-    lines = [("certificate", said[found.state])]
+    lines = [("certificate", said[found.state] if refused is None else f"good by its dates, and {refused}: {ASK_ANEW}")]
     lines += [("serial", found.serial)] if found.serial else []
     moments = (("began", found.begins_us), ("renewed from", found.renew_us), ("ends", found.ends_us))
     lines += [(about, _day(us)) for about, us in moments if us is not None]

@@ -367,6 +367,24 @@ def refused(broker: Broker, timeout_s: float) -> str | None:
             return str(error.reason or error).lower().replace("_", " ")
 
 
+def foreign(broker: Broker, timeout_s: float) -> str | None:
+    """Why the certificate of what answers at this address does not count; None where it does, or there is no TLS.
+
+    Raises as `refused`.
+    """
+    host, port, tls = broker.address()
+    if not tls:
+        return None
+    try:
+        with (
+            socket.create_connection((host, port), timeout_s) as plain,
+            _tls_context(broker).wrap_socket(plain, server_hostname=host),
+        ):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        return str(error.verify_message or error.reason)
+
+
 def _read_secret(path: Path | None) -> str | None:
     if path is None:
         return None

@@ -391,6 +391,15 @@ def test_what_is_refused_is_one_clear_line_and_an_exit_code(
     other.process.start()
     thief.invite({"join_token": other.invite()["join_token"]})
     assert "it is another hub" in thief.node("join", code=3)
+    invited = other.invite("plant-09")
+    true, config = site.file.read_text(), yaml.safe_load(site.file.read_text())
+    config["hub"] |= {"broker": invited["broker_url"], "enrol": invited["enrol_url"]}
+    site.file.write_text(yaml.safe_dump(config))
+    found = {each["about"]: each for each in json.loads(site.doctor(code=1))["findings"]}
+    for about in ("hub", "enrolment"):
+        assert found[about]["level"] == "fail"
+        assert "is not this site's hub: its certificate does not count" in found[about]["what"]
+    site.file.write_text(true)
     assert not (thief.data / "identity").exists()
     assert "site plant-01 has no certificate to renew: join first" in thief.node("renew", code=2)
     site.hub.stop()
@@ -426,6 +435,8 @@ def test_a_revoked_site_is_told_so_and_comes_back_with_a_new_token_without_a_res
     assert site.serial() == old
     assert "the hub's broker refuses it (sslv3 alert certificate revoked)" in site.doctor(code=1)
     assert "has joined with this token already, and the hub's broker refuses it" in site.node("join", code=1)
+    assert "good by its dates, and the hub's broker refuses it" in site.node("status", code=1)
+    assert "the hub's broker refuses it" in site.node("renew", code=1)
     before = site.records()
     site.invite(enrolling.invite(replace=True))
     until(lambda: site.serial() != old, "a new certificate", PATIENCE_S)
