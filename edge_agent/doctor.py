@@ -21,6 +21,7 @@ from edge_agent.memory.rescue import set_aside
 from edge_agent.memory.schema import reading
 from edge_agent.memory.splice import DAMAGED
 from edge_agent.memory.wear import recent
+from edge_agent.supervisor import check_source
 from edge_agent.update.slots import read_refused, read_slot
 from edge_models.digests import Digest, digest_of
 from edge_models.errors import ConfigError, KitError, RejectedError
@@ -184,6 +185,10 @@ def _agents(site: Site) -> Iterator[Finding]:
     for brain in deploy(release, site.config.labels, blobs).brains:
         model = brain.model.contract
         yield Finding("ok", "agent", f"{brain.spec.name}: model {model.name} {model.version} passes its golden check")
+        try:
+            check_source(site, brain, _now_us)
+        except ConfigError as error:
+            yield Finding("fail", "agent", str(error), "mend the agent's `source`, or what it names in the site file")
         refused = sorted(set(brain.spec.grants) - set(site.config.grants))
         if refused:
             remedy = "add it to `grants` in the site file if this site allows it"

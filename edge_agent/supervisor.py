@@ -43,10 +43,7 @@ class Supervisor:
     def vet(self, deployment: Deployment) -> None:
         """Whether every agent's source could be made here; opens nothing. Raises `ConfigError` naming the agent."""
         for brain in deployment.brains:
-            try:
-                self._open_source(brain).close()
-            except ConfigError as error:
-                raise ConfigError(f"agent {brain.spec.name!r}: {error}") from None
+            check_source(self._site, brain, self._now_us)
 
     def apply(self, deployment: Deployment) -> None:
         """Make this deployment the one that runs; after `stop`, nothing happens.
@@ -136,13 +133,26 @@ class Supervisor:
         return worker
 
     def _open_source(self, brain: Brain) -> Source:
-        name = brain.spec.name
-        context = SourceContext(
-            site=self._site.config.site,
-            agent=name,
-            base=self._site.base,
-            data=self._site.data / "sources" / name,
-            endpoint=self._site.endpoint,
-            now_us=self._now_us,
-        )
-        return make_source(brain.spec.source, context)
+        return _source(self._site, brain, self._now_us)
+
+
+def check_source(site: Site, brain: Brain, now_us: Callable[[], int]) -> None:
+    """Whether this agent's source could be made at this site; opens nothing. Raises `ConfigError` naming the agent."""
+    who = f"agent {brain.spec.name!r}: "
+    try:
+        _source(site, brain, now_us).close()
+    except ConfigError as error:
+        raise ConfigError(who + str(error).removeprefix(who)) from None
+
+
+def _source(site: Site, brain: Brain, now_us: Callable[[], int]) -> Source:
+    name = brain.spec.name
+    context = SourceContext(
+        site=site.config.site,
+        agent=name,
+        base=site.base,
+        data=site.data / "sources" / name,
+        endpoint=site.endpoint,
+        now_us=now_us,
+    )
+    return make_source(brain.spec.source, context)

@@ -163,6 +163,30 @@ def test_a_second_process_on_the_same_data_is_refused(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ({"kind": "mqtt", "topic": "trace"}, "agent 'watch': source mqtt: key 'endpoint' is missing"),
+        ({"kind": "mqtt", "topic": "trace", "endpoint": "press"}, "agent 'watch': no endpoint is named 'press' in the site file"),
+        ({"kind": "htp"}, "agent 'watch': no source is named 'htp' (did you mean 'http'?"),
+    ],
+)
+def test_a_source_that_can_not_be_made_is_one_line_and_doctor_finds_it_before(
+    make_site: MakeSite, run: Callable[..., Site], source: dict[str, Any], says: str
+) -> None:
+    file = make_site(source)
+    command = [sys.executable, "-m", "edge_cli.main", "doctor", str(file), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    failed = [each["what"] for each in json.loads(done.stdout)["findings"] if each["level"] == "fail"]
+    assert [what for what in failed if what.startswith(says)], failed
+    site = run(file)
+    site.child.wait(30)
+    code, said = site.end()
+    assert code == 2
+    assert said.splitlines()[-1].startswith(f"error: site plant-01: {says}")
+
+
 def test_a_site_that_is_given_anothers_memory_does_not_start(
     make_site: MakeSite, run: Callable[..., Site], until: Callable[..., Any]
 ) -> None:
