@@ -81,7 +81,7 @@ def _table(sites: list[dict[str, Any]]) -> Table:
     for site in sites:
         table.add_row(
             site["site"],
-            "up" if site["online"] else "down",
+            _link(site),
             _or_dash(site["release"]),
             _or_dash(site["state"]),
             *(str(site[name]) for name in ("records", "backlog", "lost")),
@@ -92,12 +92,17 @@ def _table(sites: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _link(site: dict[str, Any]) -> str:
+    """A site that was revoked or retired is no broken link: nobody waits for it."""
+    return "revoked" if site["revoked_us"] else "up" if site["online"] else "down"
+
+
 def _details(shown: dict[str, Any], gaps: list[dict[str, Any]]) -> list[str]:
     labels = ", ".join(f"{key}={value}" for key, value in sorted(shown["labels"].items()))
     wanted = shown["desired"] or {}
     reason = (shown["reported"] or {}).get("reason")
     lines = [f"labels: {labels or 'none'}"]
-    if shown.get("revoked_us"):
+    if shown["revoked_us"]:
         lines.append(f"revoked {_ago(shown['revoked_us'])}: nothing of it is let in until it is registered anew")
     elif shown.get("certificate_ends_us"):
         days = (shown["certificate_ends_us"] - time.time_ns() // 1000) // 86_400_000_000

@@ -102,7 +102,6 @@ class Sites:
                 certificates.c.site == site, certificates.c.revoked_us.is_(None)
             )
             return _Counts(db, site).summary(row) | {
-                "revoked_us": row.revoked_us,
                 "certificate_ends_us": db.scalar(newest),
                 "created_us": row.created_us,
                 "epoch": row.epoch,
@@ -207,6 +206,7 @@ class _Counts:
             "site": row.site,
             "labels": row.labels,
             "online": bool(row.online),
+            "revoked_us": row.revoked_us,
             "last_seen_us": row.last_seen_us,
             "release": row.release,
             "generation": row.generation,

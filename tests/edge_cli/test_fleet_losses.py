@@ -12,7 +12,7 @@ from edge_cli import fleet, fleet_losses
 from edge_cli.hub_client import HubClient, HubRefusal
 from edge_hub.api.app import make_app
 from edge_hub.broker import BrokerFolder
-from edge_hub.database.schema import gaps, records, streams
+from edge_hub.database.schema import gaps, records, sites, streams
 from edge_hub.folder import HubFolder
 from edge_hub.http_server import HttpServer, bind, url_of
 from edge_hub.hub import Hub
@@ -115,6 +115,13 @@ def test_losses_are_shown_to_people(run: Run, lossy: Hub) -> None:
     assert "unknown 4: never came" in said
     assert "perhaps more: it lost an epoch before the end: edge-agent fleet losses plant-01" in said
     assert run("ls").stdout.splitlines()[2].split()[4:8] == ["0", "0", "0", "0"]
+
+
+def test_a_site_that_was_revoked_is_no_broken_link(run: Run, hub: Hub) -> None:
+    with hub.store.writing() as db:
+        db.execute(sites.update().where(sites.c.site == "plant-02").values(revoked_us=9))
+    assert [line.split()[1] for line in run("ls").stdout.splitlines()] == ["LINK", "down", "revoked"]
+    assert "nothing of it is let in until it is registered anew" in run("show", "plant-02").stdout
 
 
 def test_losses_are_read_page_by_page(run: Run, lossy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

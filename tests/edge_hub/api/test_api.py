@@ -72,6 +72,7 @@ def test_a_site_is_registered_once(ask: Ask, hub: Hub) -> None:
         "site": "plant-01",
         "labels": {"kind": "shop"},
         "online": False,
+        "revoked_us": None,
         "last_seen_us": None,
         "release": None,
         "generation": None,
