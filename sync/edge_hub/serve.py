@@ -75,6 +75,8 @@ def serve(
         if plan is not None:
             ca = open_authority(plan, folder.database if database is None else database, now_us(), say)
             means = Means(plan, ca, folder.path, brokers)
+            for gone in means.equipment.dropped():
+                say(f"--name {gone} is left out now: sites that know this hub by it find it no more")
             means.equipment.refresh(now_us())
             for file in means.equipment.foreign():
                 say(f"{file} is not of this hub's authority and stays as it is: sites that join may not come in by it")
@@ -82,6 +84,8 @@ def serve(
                 say("this kernel has no Landlock: whoever takes over the broker can read the keys of the authority")
         elif for_sites is not None and (folder.path / AUTHORITY).is_dir():
             say("without --enrol nobody renews the list of revoked certificates: in a month the broker lets nobody in")
+        elif (folder.path / AUTHORITY).is_dir():
+            say("sites get their certificates here, and without --mqtts and --enrol none of them is let in")
         tls = None if for_sites is None else TlsListener(*for_sites, brokers.tls)
         hidden = [folder.path, *([means.authority.path] if means is not None else [])]
         embedded = _Embedded(brokers, tls, hidden) if broker == EMBEDDED else None

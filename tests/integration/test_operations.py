@@ -134,13 +134,19 @@ def test_let_sites_on_other_machines_in(new_hub: Any, run: Callable[..., str], t
     assert "_group-shops" in run(tokens)
     run(void)
     assert "void" in run(tokens)
-    run(revoke, code=1)
+    run(revoke, code=3)
     hub.api("POST", "/api/v1/sites", {"site": "plant-07", "join": True})
     assert "plant-07" in run(revoke)
     assert hub.api("GET", "/api/v1/sites/plant-07")["revoked_us"]
     assert hub.stop() == 0
     again = new_hub(tmp_path / "HUB", *options[:2]).start()
     assert "without --enrol nobody renews the list" in again.log()
+    again.stop()
+    alone = new_hub(tmp_path / "HUB").start()
+    assert "without --mqtts and --enrol none of them is let in" in alone.log()
+    alone.stop()
+    moved = new_hub(tmp_path / "HUB", *options[:-1], "hub.example.com").start()
+    assert "--name localhost is left out now: sites that know this hub by it find it no more" in moved.log()
 
 
 def test_back_up_and_restore(hub: Any, run: Callable[..., str], tmp_path: Path) -> None:

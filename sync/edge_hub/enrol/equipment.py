@@ -48,6 +48,14 @@ class Equipment:
         found = [self._broker / name for name, ours in tests.items()]
         return [path for path in found if path.exists() and not tests[path.name](path)]
 
+    def dropped(self) -> list[str]:
+        """Names that the enrolment listener has been reached under, and will not be any more after `refresh`."""
+        try:
+            shown = load_pem((self._own / CERTIFICATE).read_bytes())[0]
+            return sorted(set(server_names(shown)) - set(self._names))
+        except (OSError, RejectedError, x509.ExtensionNotFound, ValueError):
+            return []
+
     def refresh(self, now_us: int) -> bool:
         """Make what is missing, old or out of date; whether anything of the broker's changed.
 

@@ -103,6 +103,16 @@ def test_the_operators_files_stay_as_they_are_and_are_named(equip: Any, tls: Pat
     assert contents(tls) == theirs
 
 
+def test_a_name_that_is_left_out_is_told(equip: Any) -> None:
+    assert equip().dropped() == []
+    equip().refresh(NOW_US)
+    assert equip().dropped() == []
+    renamed = equip("elsewhere.example")
+    assert renamed.dropped() == ["localhost"]
+    renamed.refresh(NOW_US)
+    assert renamed.dropped() == []
+
+
 def test_a_file_of_the_operators_beside_ours(equip: Any, tls: Path, tmp_path: Path) -> None:
     """A certificate that browsers know, say, and sites of this hub's own authority."""
     tls.mkdir(parents=True)
