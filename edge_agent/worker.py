@@ -87,9 +87,12 @@ class Worker:
                     self.loop.settle(self.brain)
                 self._observe()
                 return
+            except KitError as error:  # it says what is wrong: nobody needs to see where
+                self.problem = str(error)[:500]
+                log.error("agent_crashed", extra={"agent": self.brain.spec.name, "reason": self.problem})
             except Exception as error:  # whatever it is, it is this agent's alone
                 self.problem = f"{type(error).__name__}: {error}"[:500]
-                log.exception("agent_crashed", extra={"agent": self.brain.spec.name})
+                log.exception("agent_crashed", extra={"agent": self.brain.spec.name, "reason": self.problem})
             if time.monotonic() - started > CALM_S:
                 crashes = 0
             wait_s = BACKOFF_S[min(crashes, len(BACKOFF_S) - 1)]

@@ -96,12 +96,14 @@ def test_acts_that_a_crash_cut_short_are_done_when_the_agent_is_back(
 
 
 def test_a_source_that_cant_start_is_tried_again(
-    hire: Any, make_brain: Any, journal: Journal, tmp_path: Any, eventually: Any
+    hire: Any, make_brain: Any, journal: Journal, tmp_path: Any, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "late.jsonl"
     worker = hire(make_brain(source={"kind": "replay", "file": "late.jsonl"}))
     worker.start()
     eventually(lambda: worker.problem is not None and "late.jsonl" in worker.problem)
+    told = next(record for record in caplog.records if record.message == "agent_crashed")
+    assert (told.exc_info, vars(told)["reason"]) == (None, worker.problem), "what is wrong, and no traceback"
     file.write_text("{}\n")
     assert worker.join(20)
     assert "event" in kinds(journal, "source")
