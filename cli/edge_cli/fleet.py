@@ -1,6 +1,7 @@
 """`edge-agent fleet`: what runs where, as the hub knows it."""
 
 import time
+from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from edge_cli import fleet_enrol, fleet_explain, fleet_facts, fleet_keep, fleet_losses, fleet_verify
 from edge_cli.hub_client import HubDirOption, HubOption, TokenOption, connect
 from edge_cli.output import data, emit_json, show_table, talk
+from edge_k3s.names import parse_labels
 from edge_sync.rows import ERASED, EXPIRED
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="What runs where.")
@@ -27,25 +29,52 @@ app.add_typer(fleet_enrol.app, name="token")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
+class Link(StrEnum):
+    """How a site's link stands, as far as the hub knows."""
+
+    UP = "up"
+    DOWN = "down"
+    REVOKED = "revoked"
+
+
 @app.command("ls")
 def list_sites(
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only sites with this label; repeat for more.")
+    ] = None,
+    link: Annotated[Link | None, typer.Option(help="Only sites whose link stands so.")] = None,
+    release: Annotated[int | None, typer.Option(metavar="N", help="Only sites that say they run this one.")] = None,
+    lossy: Annotated[bool, typer.Option("--lossy", help="Only sites that lost records, or have some aside.")] = False,
     hub: HubOption = None,
     token_file: TokenOption = None,
     hub_dir: HubDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List every site: its release and state, the records the hub holds, and what is still on its way or lost.
+    """List sites: release and state of each, the records the hub holds of it, and what is still on its way or lost.
 
-    Example: edge-agent fleet ls --hub http://127.0.0.1:8600 --token-file operator.token
+    Example: edge-agent fleet ls --link down --label kind=shop --hub http://127.0.0.1:8600 --token-file operator.token
     """
+    wanted = parse_labels(label or [])
     answer = connect(hub, token_file, hub_dir).request("GET", "/api/v1/sites")
+    every = answer["sites"]
+    found = [
+        site
+        for site in every
+        if wanted.items() <= site["labels"].items()
+        and link in (None, _link(site))
+        and release in (None, site["release"])
+        and (not lossy or any(site[name] for name in ("lost", "unknown", "open_tails", "quarantined")))
+    ]
     if as_json:
-        emit_json(answer)
+        emit_json(answer | {"sites": found})
         return
-    if not answer["sites"]:
+    if not every:
         talk.print("no site is registered: edge-agent node provision registers one")
         return
-    show_table(_table(answer["sites"]))
+    if found:
+        show_table(_table(found))
+    if len(found) < len(every):
+        talk.print(f"{len(found)} of {len(every)} sites")
 
 
 @app.command("show")

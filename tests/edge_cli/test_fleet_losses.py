@@ -124,6 +124,27 @@ def test_a_site_that_was_revoked_is_no_broken_link(run: Run, hub: Hub) -> None:
     assert "nothing of it is let in until it is registered anew" in run("show", "plant-02").stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], ["plant-01", "plant-02"]),
+        (["--link", "down"], ["plant-01"]),
+        (["--link", "revoked", "--label", "kind=shop"], ["plant-02"]),
+        (["--label", "kind=shop", "--label", "region=south"], []),
+        (["--release", "3"], ["plant-02"]),
+        (["--lossy"], ["plant-01"]),
+    ],
+)
+def test_of_many_sites_some_are_listed(run: Run, lossy: Hub, options: list[str], wanted: list[str]) -> None:
+    with lossy.store.writing() as db:
+        changed = {"revoked_us": 9, "labels": {"kind": "shop"}, "release": 3}
+        db.execute(sites.update().where(sites.c.site == "plant-02").values(changed))
+    assert [each["site"] for each in shown(run("ls", *options, "--json"))["sites"]] == wanted
+    said = run("ls", *options)
+    assert [line.split()[0] for line in said.stdout.splitlines()[1:]] == wanted
+    assert said.stderr == ("" if len(wanted) == 2 else f"{len(wanted)} of 2 sites\n")
+
+
 def test_losses_are_read_page_by_page(run: Run, lossy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     every = shown(run("losses", "--json"))["losses"]
     monkeypatch.setattr(fleet_losses, "PAGE", 1)
