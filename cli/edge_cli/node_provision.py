@@ -230,7 +230,7 @@ def _machine(
     check_time(restart)
     if k3s is None:
         if airgap:
-            raise ConfigError("--airgap: the node cannot fetch k3s: name its binary with --k3s FILE")
+            raise ConfigError("--airgap: the kit has to bring k3s: name its binary with --k3s FILE")
         if k3s_sha256 or k3s_version or k3s_install:
             raise ConfigError("--k3s-sha256, --k3s-version and --k3s-install go with --k3s FILE")
         return Machine(cargo=image_cargo(image_tars), restart=restart)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ARCHES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-_NODE_FILE = "etc/edge-agent/kit.env"
+_NODE_FILES = ("etc/edge-agent/kit.env", "var/lib/edge-agent-kit/kept.env")
+"""Of a site that is installed, and of one that was taken away and whose memory is still here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class MachineFacts:
     disk_path: str
     has_route: bool
     site: str | None
-    """Whose node it is already; None: nobody's."""
+    """Whose node it is already, or whose memory is on it; None: nobody's."""
 
 
 def read_machine(root: Path = Path("/")) -> MachineFacts:
@@ -38,7 +39,7 @@ def read_machine(root: Path = Path("/")) -> MachineFacts:
         disk_mb=shutil.disk_usage(disk).free // 2**20,
         disk_path=str(disk),
         has_route=_has_route(proc / "net"),
-        site=_site(root / _NODE_FILE),
+        site=next(filter(None, (_site(root / name) for name in _NODE_FILES)), None),
     )
 
 

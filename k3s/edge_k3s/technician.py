@@ -43,6 +43,7 @@ AFTERWARDS
   To take the site away again:
       sudo sh /var/lib/edge-agent-kit/install.sh --uninstall             what it remembers stays on the disk
       sudo sh /var/lib/edge-agent-kit/install.sh --uninstall --purge     nothing stays
+  The second line can also be typed later, after the first one. Until then this machine takes kits of {site} only.
 
 ON A MACHINE WITHOUT k3s, FOR A TRIAL
       edge-agent run site.yaml
@@ -56,16 +57,28 @@ _KEY = """\
         && sha256sum -c --quiet SHA256SUMS
   It has to say "Signature Verified Successfully", and not one line more. If not, do not use this kit: not even its
   install.sh is then your operator's.
+  Did your operator tell you a key, 64 digits and letters from a to f? Then add it to both lines below, as in
+      sudo sh install.sh --key KEY
+  and a kit that another key signed is refused. You were given neither? Ask your operator for the key, by telephone.
 """
+_UNSIGNED = """\
+  This kit is not signed: install.sh says so too, and sees whether it is whole, but not who made it. Use it only if it
+  came to you from your operator's own hand. If your operator told you a key to type, it is the wrong kit.
+"""
+_K3S_COMES = "k3s comes with this kit."
+_K3S_HAS_TO_BE_THERE = (
+    "k3s does not come with this\n  kit, and nothing here fetches it: it has to be on the machine before. "
+    "Where it is not, install.sh says so and stops."
+)
 _UNTIL = "It has to be installed, with a network, by {day}: until then it can join the centre. It can do so once.\n"
 
 
 def page(spec: KitSpec, signed: bool = False) -> str:
     """README.txt of the kit."""
     brings = [each.name for each in spec.machine.cargo]
-    k3s = "k3s comes with this kit." if "k3s" in brings else "k3s must run on it already."
+    k3s = _K3S_COMES if "k3s" in brings else _K3S_HAS_TO_BE_THERE
     if not any(".tar" in name for name in brings):
-        k3s += f"\n  It must have the image {spec.image}, or be able to fetch it."
+        k3s += f"\n  k3s must have the image {spec.image}, or be able to fetch it."
     return _PAGE.format(
         site=spec.site,
         rule="=" * (len(spec.site) + 5),
@@ -78,7 +91,7 @@ def page(spec: KitSpec, signed: bool = False) -> str:
         signature=", and SHA256SUMS.sig your operator's signature" if signed else "",
         machine="a machine with two processor cores, 2 GB of memory and free disk (install.sh says how much)",
         k3s=k3s,
-        key=_KEY if signed else "",
+        key=_KEY if signed else _UNSIGNED,
     )
 
 

@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
+from edge_k3s.cargo import script_cargo
 from edge_k3s.kit import write_kit
+from edge_k3s.machine import read_machine
 from edge_k3s.sealing import Sealer, read_sums, sums_of
 from edge_k3s.spec import KitSpec, Machine
 
@@ -42,6 +44,8 @@ SITE = {
     "install.sh": "var/lib/edge-agent-kit/install.sh",
 }  # fmt: skip
 VOLUME = "var/lib/rancher/k3s/storage/pvc-1"
+KEPT = {"var/lib/edge-agent-kit/install.sh", "var/lib/edge-agent-kit/kept.env"}
+"""Where a site was taken away and not its memory: whose it is, and what purges it."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Tree = dict[str, tuple[int, bytes | str]]
@@ -164,6 +168,26 @@ def test_without_that_script_the_kits_own_unit_starts_k3s(without_script: Path, 
     assert "ExecStart=/usr/local/bin/k3s server\n" in unit
     assert os.readlink(root / "usr/local/bin/kubectl") == "k3s"
     assert (root / "etc/systemd/system/multi-user.target.wants/k3s.service").resolve().is_file()
+
+
+def with_k3s_script(spec: KitSpec, script: Path, out: Path, sealer: Sealer) -> Path:
+    """A kit whose script of k3s is that file."""
+    cargo = tuple(each for each in spec.machine.cargo if each.name != "k3s-install.sh")
+    machine = dataclasses.replace(spec.machine, cargo=(*cargo, script_cargo(script)))
+    write_kit(dataclasses.replace(spec, machine=machine), out, sealer)
+    return out
+
+
+@pytest.mark.parametrize("words", ["", 'ln -s gone.service "$INSTALL_K3S_SYSTEMD_DIR/k3s.service"'])
+def test_a_script_of_k3s_that_makes_no_unit(
+    now_joining: KitSpec, sealer: Sealer, root: Path, install: Run, tmp_path: Path, words: str
+) -> None:
+    (tmp_path / "own.sh").write_text(f"#!/bin/sh\n{words}\n")
+    kit = with_k3s_script(now_joining, tmp_path / "own.sh", tmp_path / "kit", sealer)
+    done = install(kit, code=2)
+    assert f"k3s-install.sh made no {root}/etc/systemd/system/k3s.service, so nothing would start k3s" in done.stderr
+    assert "it starts when" not in done.stdout
+    assert not (root / "etc/systemd/system/multi-user.target.wants/k3s.service").is_symlink()
 
 
 @pytest.mark.parametrize("which", ["bare", "without_script"])
@@ -468,6 +492,40 @@ def test_a_kit_signed_by_a_key_that_its_root_does_not_name(
     refuses(install, root, tmp_path / "kit", code=3, says="a key that its root.json does not know")
 
 
+@pytest.mark.parametrize("words", [[], ["--key", "0" * 64]])
+def test_a_kit_whose_signature_was_taken_out(bare: Path, root: Path, install: Run, words: list[str]) -> None:
+    (bare / "SHA256SUMS.sig").unlink()
+    refuses(install, root, bare, *words, code=3, says="the signature that this kit had is gone")
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "one"),
+    [
+        (
+            "✓ whole\n✗ no release\n    → ask for it\n! old\n    → so what\n✗ more\n    → and more\n",
+            1,
+            "no release: ask for it",
+        ),
+        ("✗ a\n  b\n    → c\n", 1, "a   b: c"),
+        ("✗ no remedy\n! old\n    → so what\n", 1, "no remedy"),
+        ("error: kit x: is none\n", 3, "kit x: is none"),
+        ("Traceback\n  somewhere\nImportError: nothing\n", 1, "ImportError: nothing"),
+    ],
+)
+def test_what_the_kits_own_program_finds_wrong_is_said_in_one_line(
+    bare: Path, root: Path, install: Run, tmp_path: Path, said: str, code: int, one: str
+) -> None:
+    """Whatever an edge-agent of another version says: tests of the command line have the real one."""
+    (tmp_path / "tools").mkdir()
+    program = tmp_path / "tools/edge-agent"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{said}END\nexit {code}\n")
+    program.chmod(0o755)
+    before = tree(root)
+    done = install(bare, code=3, path=f"{tmp_path}/tools:/usr/bin:/bin:/usr/sbin:/sbin")
+    assert done.stderr == f"error: edge-agent node check refuses this kit: {one}\n"
+    assert tree(root) == before
+
+
 def test_an_unsigned_kit_where_a_key_is_wanted(now_joining: KitSpec, root: Path, install: Run, tmp_path: Path) -> None:
     write_kit(now_joining, tmp_path / "kit")
     refuses(install, root, tmp_path / "kit", "--key", "0" * 64, code=3, says="this kit is not signed")
@@ -516,6 +574,10 @@ def test_a_disk_that_is_too_small(now_joining: KitSpec, root: Path, install: Run
     write_kit(spec, tmp_path / "kit")
     refuses(install, root, tmp_path / "kit", code=2, says="too small: free disk in ")
     install(tmp_path / "kit", "--ignore-size")
+    # What is here needs no room again, and what was taken away left most of it.
+    install(tmp_path / "kit")
+    install(tmp_path / "kit", "--uninstall")
+    install(tmp_path / "kit")
 
 
 def test_a_route_can_be_made_where_there_is_no_network(bare: Path, root: Path, install: Run) -> None:
@@ -535,11 +597,26 @@ def test_an_ipv6_route_does(bare: Path, root: Path, install: Run) -> None:
     install(bare)
 
 
+def test_the_machines_facts_name_the_site_whose_memory_is_left(root: Path, bare: Path, install: Run) -> None:
+    sites = [read_machine(root).site]
+    for words in ([], ["--uninstall"], ["--uninstall", "--purge"]):
+        install(bare, *words)
+        sites.append(read_machine(root).site)
+    assert sites == [None, "plant-08", "plant-08", None]
+
+
 def test_a_machine_of_another_site(bare: Path, spec: KitSpec, root: Path, install: Run, tmp_path: Path) -> None:
-    install(bare)
+    """Also once that site was taken away: its memory is still there, and would be the new site's."""
     write_kit(spec, tmp_path / "other")
-    refuses(install, root, tmp_path / "other", code=3, says="this machine is a node of plant-08 already")
+    script = f"sh '{root}/var/lib/edge-agent-kit/install.sh' --root '{root}'"
+    purge = f"that plant-08 remembers shall go for ever, first run: {script} --uninstall --purge\n"
+    install(bare)
+    refuses(install, root, tmp_path / "other", code=3, says="this machine is a node of plant-08 already, and plant-07")
+    refuses(install, root, tmp_path / "other", code=3, says=purge)
     install(bare, "--uninstall")
+    refuses(install, root, tmp_path / "other", code=3, says="this machine still holds what plant-08 remembers")
+    refuses(install, root, tmp_path / "other", code=3, says=purge)
+    subprocess.run(["sh", "-c", f"{script} --uninstall --purge"], check=True, capture_output=True)
     install(tmp_path / "other")
 
 
@@ -596,21 +673,188 @@ def test_uninstalled_only_what_the_site_remembers_stays(
     (root / VOLUME).mkdir(parents=True)
     (root / VOLUME / "memory.db").write_text("what it remembers")
     (root / "usr/local/bin/installer.log").unlink(missing_ok=True)
-    would = install(kit, "--uninstall", "--dry-run").stdout
-    assert (root / "etc/edge-agent").exists()
-    said = install(kit, "--uninstall").stdout
-    assert [line.replace("would ", "") for line in would.splitlines()] == said.splitlines()
+    before = tree(root)
+    *would, keeps = install(kit, "--uninstall", "--dry-run").stdout.splitlines()
+    assert "would keep what plant-08 remembers" in keeps
+    assert tree(root) == before
+    *said, last = install(kit, "--uninstall").stdout.splitlines()
+    assert [line.replace("would ", "") for line in would] == said
     left = {path: value for path, value in tree(root).items() if not (root / path).is_dir()}
-    assert set(left) - set(files) == {f"{VOLUME}/memory.db"}
+    assert set(left) - set(files) == {f"{VOLUME}/memory.db", *KEPT}
+    assert last.startswith("plant-08 is no longer installed; what it remembers is still in /var/lib/rancher/k3s.")
+    # Twice is as once.
+    once = tree(root)
+    assert install(kit, "--uninstall").stdout.splitlines() == [last]
+    assert tree(root) == once
     install(kit)
+    assert (root / VOLUME / "memory.db").read_text() == "what it remembers"
+    assert {path for path in tree(root) if path in KEPT} == {"var/lib/edge-agent-kit/install.sh"}
+    # And now as if it had never been taken away.
+    differ = {"etc/edge-agent/placed", "usr/local/bin/installer.log"}  # names no script: it was here; names the prefix
+    now = tree(root)
+    assert {k: v for k, v in now.items() if k not in differ} == {k: v for k, v in before.items() if k not in differ}
 
 
 def test_purged_nothing_stays(bare: Path, root: Path, install: Run) -> None:
+    files = {path for path in tree(root) if not (root / path).is_dir()}
     install(bare)
     (root / VOLUME).mkdir(parents=True)
-    install(bare, "--uninstall", "--purge")
-    assert not (root / "var/lib/rancher/k3s").exists()
-    assert not (root / "etc/rancher/k3s").exists()
+    (root / VOLUME / "memory.db").write_text("what it remembers")
+    before = tree(root)
+    would = install(bare, "--uninstall", "--purge", "--dry-run").stdout.splitlines()
+    assert tree(root) == before
+    *said, last = install(bare, "--uninstall", "--purge").stdout.splitlines()
+    assert [line.replace("would ", "") for line in would] == said
+    assert last == "plant-08 is no longer installed, and nothing that it remembered is on this machine"
+    nothing_is_left(root, files)
+
+
+def nothing_is_left(root: Path, files: set[str]) -> None:
+    for path in ("var/lib/rancher/k3s", "etc/rancher/k3s", "etc/edge-agent", "var/lib/edge-agent-kit"):
+        assert not (root / path).exists(), path
+    log = {"usr/local/bin/installer.log"}  # of the stand-in
+    assert {path for path in tree(root) if not (root / path).is_dir()} - log == files
+
+
+@pytest.mark.parametrize("by", ["the words it said", "the kit"])
+@pytest.mark.parametrize("which", ["bare", "without_script"])
+def test_it_can_be_purged_later(
+    which: str, by: str, request: pytest.FixtureRequest, root: Path, install: Run, tmp_path: Path
+) -> None:
+    kit = request.getfixturevalue(which)
+    files = {path for path in tree(root) if not (root / path).is_dir()}
+    install(kit)
+    (root / VOLUME).mkdir(parents=True)
+    (root / VOLUME / "memory.db").write_text("what it remembers")
+    last = install(kit, "--uninstall").stdout.splitlines()[-1]
+    before = tree(root)
+    would = install(kit, "--uninstall", "--purge", "--dry-run").stdout
+    assert "would remove /var/lib/rancher/k3s\n" in would
+    assert tree(root) == before
+    if by == "the kit":
+        install(kit, "--uninstall", "--purge")
+    else:
+        shutil.rmtree(kit)
+        command = last.partition("for ever, run: ")[2]
+        done = subprocess.run(["sh", "-c", command], cwd="/", capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    nothing_is_left(root, files)
+
+
+def test_the_script_that_stays_is_the_one_that_took_it_away(bare: Path, root: Path, install: Run) -> None:
+    """The one that was installed may be older, and know nothing of what stays."""
+    install(bare)
+    older = root / "var/lib/edge-agent-kit/install.sh"
+    older.write_text("#!/bin/sh\nexit 2\n")
+    install(bare, "--uninstall")
+    assert older.read_bytes() == (bare / "install.sh").read_bytes()
+
+
+def test_another_kit_of_the_same_site_takes_its_memory_over(
+    bare: Path, now_joining: KitSpec, sealer: Sealer, root: Path, install: Run, tmp_path: Path
+) -> None:
+    install(bare)
+    (root / VOLUME).mkdir(parents=True)
+    (root / VOLUME / "memory.db").write_text("what it remembers")
+    install(bare, "--uninstall")
+    made_us = now_joining.made_us + 1_000_000
+    write_kit(dataclasses.replace(now_joining, made_us=made_us, release=4), tmp_path / "next", sealer)
+    install(tmp_path / "next")
+    assert (root / VOLUME / "memory.db").read_text() == "what it remembers"
+    assert not (root / "var/lib/edge-agent-kit/kept.env").exists()
+
+
+def test_a_site_that_was_taken_away_comes_back_after_its_token_ended(
+    bare: Path, now_joining: KitSpec, sealer: Sealer, root: Path, install: Run, tmp_path: Path
+) -> None:
+    """By the kit that made it: its identity is in the memory that stayed."""
+    old = dataclasses.replace(now_joining, made_us=1_763_000_000_000_000)
+    assert old.enrol is not None
+    old = dataclasses.replace(old, enrol=dataclasses.replace(old.enrol, expires_us=1_764_547_200_000_000))
+    write_kit(old, tmp_path / "old", sealer)
+    install(bare)
+    install(bare, "--uninstall")
+    refuses(install, root, tmp_path / "old", code=3, says="ended on 2025-12-01: ask your operator for a new kit")
+    # As it would stand there had that kit been installed in time.
+    kept = root / "var/lib/edge-agent-kit/kept.env"
+    assert kept.read_text() == (bare / "kit.env").read_text() + "K3S=kit\n"
+    kept.write_text((tmp_path / "old/kit.env").read_text() + "K3S=kit\n")
+    install(tmp_path / "old")
+
+
+@pytest.mark.parametrize("stop_after", [1, *range(2, 30, 6)])
+@pytest.mark.parametrize("words", [["--uninstall"], ["--uninstall", "--purge"]])
+def test_taking_it_away_goes_on_where_it_was_interrupted(
+    bare: Path, root: Path, install: Run, stop_after: int, words: list[str], tmp_path: Path
+) -> None:
+    """An `rm` that kills the script stands in for the power cut. The kit is not there any more."""
+    files = {path for path in tree(root) if not (root / path).is_dir()}
+    install(bare)
+    (root / VOLUME).mkdir(parents=True)
+    (root / VOLUME / "memory.db").write_text("what it remembers")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "rm").write_text(
+        f'#!/bin/sh\necho x >>{tools}/count\n[ $(wc -l <{tools}/count) -ge {stop_after} ] && kill -9 $PPID && exit 1\n'
+        'exec /bin/rm "$@"\n'
+    )  # fmt: skip
+    (tools / "rm").chmod(0o755)
+    script = [str(root / "var/lib/edge-agent-kit/install.sh"), "--root", str(root)]
+    path = f"{tools}:/usr/bin:/bin:/usr/sbin:/sbin"
+    killed = subprocess.run(["sh", *script, *words], env={"PATH": path}, capture_output=True, check=False)
+    assert killed.returncode in (-9, 128 + 9, 0)  # 137: it was a child of the script, which ends with it
+    shutil.rmtree(bare)
+    assert ((root / "var/lib/edge-agent-kit").exists()) == ("--purge" not in words or killed.returncode != 0)
+    if killed.returncode:
+        again = subprocess.run(["sh", *script, *words], capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+        assert "is no longer installed" in again.stdout
+    if "--purge" in words:
+        nothing_is_left(root, files)
+    else:
+        log = {"usr/local/bin/installer.log"}
+        left = {path for path in tree(root) if not (root / path).is_dir()}
+        assert left - log == {*files, f"{VOLUME}/memory.db", *KEPT}
+
+
+def test_what_k3ss_own_script_put_beside_it_goes_too(
+    now_joining: KitSpec, sealer: Sealer, root: Path, install: Run, tmp_path: Path
+) -> None:
+    """Its links at once; what ends a k3s that was left running only with the memory; and nobody else's files."""
+    script = tmp_path / "own.sh"
+    script.write_text(
+        '#!/bin/sh\ncd "$INSTALL_K3S_BIN_DIR" && ln -s k3s kubectl && ln -s /opt/crictl crictl\n'
+        'touch k3s-killall.sh k3s-uninstall.sh && touch "$INSTALL_K3S_SYSTEMD_DIR/k3s.service"\n'
+    )
+    kit = with_k3s_script(now_joining, script, tmp_path / "kit", sealer)
+    install(kit)
+    install(kit, "--uninstall")
+    bin_ = root / "usr/local/bin"
+    assert sorted(path.name for path in bin_.iterdir()) == ["crictl", "k3s-killall.sh", "k3s-uninstall.sh"]
+    assert not (root / "etc/systemd/system/k3s.service").exists()
+    install(kit, "--uninstall", "--purge")
+    assert [path.name for path in bin_.iterdir()] == ["crictl"]
+
+
+def test_a_k3s_that_no_kit_brought_keeps_the_memory_below_a_prefix(
+    spec: KitSpec, root: Path, install: Run, tmp_path: Path
+) -> None:
+    """Only it can remove the site's volume, and it does not run there."""
+    write_kit(spec, tmp_path / "kit")
+    said = install(tmp_path / "kit").stderr
+    assert f"mind: no k3s is below {root}" in said
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/k3s").touch()
+    assert "no k3s is below" not in install(tmp_path / "kit").stderr
+    (root / "var/lib/rancher/k3s/server/db").mkdir()
+    says = "what plant-07 remembers is held by a k3s that no kit brought"
+    refuses(install, root, tmp_path / "kit", "--uninstall", "--purge", code=2, says=says)
+    assert "is still in its volume in k3s. To remove" in install(tmp_path / "kit", "--uninstall").stdout
+    refuses(install, root, tmp_path / "kit", "--uninstall", "--purge", code=2, says=says)
+    (root / "var/lib/rancher/k3s/server/db").rmdir()
+    install(tmp_path / "kit", "--uninstall", "--purge")
+    assert (root / "var/lib/rancher/k3s").is_dir(), "that k3s's own folder"
+    refuses(install, root, tmp_path / "kit", "--uninstall", code=2, says="nothing of a kit is on this machine")
 
 
 def test_nothing_to_uninstall(bare: Path, root: Path, install: Run) -> None:

@@ -189,6 +189,32 @@ def test_it_is_taken_away_without_the_kit(machine: Machine) -> None:
     }
     assert left == set()
     assert (machine.root / "var/lib/rancher/k3s/storage/pvc-1").is_dir()
+    # Its last line says how the memory goes too, whenever that is wanted.
+    last = done.stdout.splitlines()[-1]
+    assert last.endswith("run: sudo sh /var/lib/edge-agent-kit/install.sh --uninstall --purge")
+    _, _, *words = last.partition("run: ")[2].split()
+    assert machine.run(*words).stderr == ""
+    for path in ("var/lib/rancher/k3s", "etc/rancher/k3s", "var/lib/edge-agent-kit"):
+        assert not (machine.root / path).exists(), path
+    assert machine.run("-c", "! test -e /var/lib/edge-agent-kit").stderr == ""
+
+
+def test_a_k3s_that_came_after_the_kits_own_is_not_purged(machine: Machine) -> None:
+    """It found the site's memory where the kit's k3s had it, and what else is there is its owner's by now."""
+    machine.run("/kit/install.sh", *OPTIONS)
+    stand_in = (machine.root / "local-bin/k3s").read_text()
+    machine.run("/kit/install.sh", "--uninstall")
+    (machine.root / "local-bin/k3s").write_text(stand_in)
+    (machine.root / "local-bin/k3s").chmod(0o755)
+    (machine.root / "local-bin/k3s.log").unlink()
+    (machine.root / "run/k3s-is-active").touch()
+    machine.calls()
+    machine.run("/kit/install.sh", "--uninstall", "--purge")
+    assert not [call for call in machine.calls() if "disable" in call and call.endswith("k3s")]
+    assert (machine.root / "var/lib/rancher/k3s/storage").is_dir()
+    assert "kubectl delete namespace edge-agent --ignore-not-found" in (machine.root / "local-bin/k3s.log").read_text()
+    assert (machine.root / "local-bin/k3s").is_file()
+    assert not (machine.root / "var/lib/edge-agent-kit").exists()
 
 
 HOLDS = {
@@ -228,6 +254,19 @@ def test_a_disk_that_fstab_mounts_is_no_reason_to_restart_for_ever(machine: Mach
     assert "mind: something of /var/lib/rancher/k3s is left" in done.stderr
 
 
+def test_memory_that_cannot_be_removed_is_not_said_to_be_gone(machine: Machine) -> None:
+    machine.run("/kit/install.sh", *OPTIONS)
+    (machine.root / "etc/fstab").write_text("none /var/lib/rancher/k3s/storage tmpfs defaults 0 0\n")
+    storage = "/var/lib/rancher/k3s/storage"
+    mount = f"mount -t tmpfs none {storage}; touch {storage}/memory.db; mount -o remount,ro {storage}"
+    script = "/var/lib/edge-agent-kit/install.sh"
+    done = machine.run("-c", f"{mount}; sh {script} --uninstall --purge", code=4)
+    assert f"error: {storage}/memory.db cannot be removed: see what holds it, then run this again" in done.stderr
+    assert "SITE=plant-08\n" in (machine.root / "etc/edge-agent/kit.env").read_text()
+    machine.run(script, "--uninstall", "--purge")
+    assert not (machine.root / "var/lib/edge-agent-kit").exists()
+
+
 def test_a_k3s_that_was_here_applies_all_of_it_anew(machine: Machine, joining: KitSpec, sealer: Sealer) -> None:
     """It ran when the site was taken away, and knows its manifests: but for a restart it would skip every one."""
     now_us = time.time_ns() // 1000
@@ -245,6 +284,29 @@ def test_a_k3s_that_was_here_applies_all_of_it_anew(machine: Machine, joining: K
         assert "restart k3s" not in machine.calls(), "it is done once"
         machine.run("/site/install.sh", "--uninstall")
         machine.calls()
+
+
+def test_a_k3s_that_was_here_and_does_not_do_it(machine: Machine, joining: KitSpec, sealer: Sealer) -> None:
+    """Nothing is said to be gone that is not: whose memory it is stays known until k3s has removed it."""
+    now_us = time.time_ns() // 1000
+    assert joining.enrol is not None
+    enrol = dataclasses.replace(joining.enrol, expires_us=now_us + 3_600_000_000)
+    spec = dataclasses.replace(joining, made_us=now_us, enrol=enrol, machine=MachineSpec())
+    write_kit(spec, machine.root / "site", sealer)
+    script = joining.machine.cargo[0].source.read_text()
+    machine.tool("k3s", script)
+    machine.run("/site/install.sh", *OPTIONS)
+    kept = "/var/lib/edge-agent-kit/install.sh"
+    machine.run(kept, "--uninstall")
+    machine.tool("k3s", '#!/bin/sh\n[ "$2" != delete ]\n')
+    done = machine.run(kept, "--uninstall", "--purge", code=4)
+    assert "error: k3s did not remove the namespace edge-agent, which holds what plant-08 remembers" in done.stderr
+    (machine.root / "tools/sbin/k3s").unlink()
+    done = machine.run(kept, "--uninstall", "--purge", code=2)
+    assert "error: k3s is no longer on this machine, and what plant-08 remembers" in done.stderr
+    machine.tool("k3s", script)
+    machine.run(kept, "--uninstall", "--purge")
+    assert not (machine.root / "var/lib/edge-agent-kit").exists()
 
 
 def test_that_restart_is_made_too_where_the_first_run_was_cut_off(machine: Machine, joining: KitSpec) -> None:

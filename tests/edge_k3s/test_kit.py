@@ -231,3 +231,15 @@ def test_the_technicians_page_is_one_page_and_names_the_site(spec: KitSpec, kit:
     assert max(map(len, lines)) <= 118
     assert lines[0] == f"SITE {spec.site}"
     assert any(spec.image in line for line in lines)
+
+
+def test_the_page_of_a_kit_that_brings_no_k3s_says_so(kit: Path, full_kit: Path) -> None:
+    without, brings = ((each / "README.txt").read_text().replace("\n  ", " ") for each in (kit, full_kit))
+    assert "k3s does not come with this kit, and nothing here fetches it" in without
+    assert "k3s comes with this kit." in brings
+
+
+def test_the_page_says_what_a_key_is_for_where_the_kit_is_signed(kit: Path, full_kit: Path) -> None:
+    signed, unsigned = ((each / "README.txt").read_text() for each in (full_kit, kit))
+    assert ("sudo sh install.sh --key KEY" in signed, "This kit is not signed" in signed) == (True, False)
+    assert ("--key" in unsigned, "This kit is not signed" in unsigned) == (False, True)

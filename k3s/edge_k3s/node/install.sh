@@ -4,8 +4,9 @@
 #
 #   sh install.sh                    do it
 #   sh install.sh --dry-run          say what would be done
-#   sh install.sh --uninstall        take it away again; what the site remembers stays
-#   sh install.sh --uninstall --purge          ... and goes too, for ever
+#   sh install.sh --uninstall        take it away again; what the site remembers stays, for a kit of the same site,
+#                                    and so does this script, in /var/lib/edge-agent-kit
+#   sh install.sh --uninstall --purge          ... and goes too, for ever: now, or any time after an --uninstall
 #
 #   --key HEX       refuse a kit that another key than this one signed (your operator tells it to you)
 #   --add-route     on a machine without a network: make the default route that k3s wants
@@ -21,8 +22,10 @@ LC_ALL=C
 export LC_ALL
 
 HERE=$(cd "$(dirname "$0")" && pwd)
+ME=$HERE/${0##*/}
 ROOT='' DO=install DRY='' PURGE='' KEY='' ROUTE='' SETTINGS='' ANY_SIZE='' WAIT=300
 STATE=/var/lib/edge-agent-kit # what of the kit stays on the machine
+KEPT=$STATE/kept.env          # where a site was taken away and its memory is still here: whose
 NODE=/etc/edge-agent          # whose node this machine is, and which files the kit put here
 MANIFESTS=/var/lib/rancher/k3s/server/manifests
 IMAGES=/var/lib/rancher/k3s/agent/images
@@ -57,18 +60,26 @@ check_kit() {
   # Where the kit's own program is here already, it looks closer.
   if [ -z "${EDGE_KIT_CHECKED:-}" ] && has edge-agent; then
     said=$(edge-agent node check "$HERE" 2>&1) || case $? in
-    1 | 3)
-      printf '%s\n' "$said" >&2
-      fail 3 "edge-agent node check refuses this kit: what it said is above"
-      ;;
+    1 | 3) fail 3 "edge-agent node check refuses this kit: $(printf '%s\n' "$said" | first_wrong)" ;;
     *) mind "edge-agent node check could not be run: $(printf '%s\n' "$said" | tail -n 1)" ;;
     esac
   fi
   [ "$(value_of KIT_FORMAT kit.env)" = 1 ] || fail 3 "this kit is of a format that its install.sh does not know"
 }
 
+# Of all that `node check` says: the first thing that it found wrong and what to do about it, in one line.
+first_wrong() {
+  awk '/^(✓|!|✗) / { if (what != "") exit; if (sub(/^✗ /, "")) what = $0; next }
+    what != "" { what = what (sub(/^ +→ /, "") ? ": " : " ") $0 }
+    { sub(/^error: /, ""); last = $0 }
+    END { print what != "" ? what : last }'
+}
+
 check_signature() {
   if [ ! -f SHA256SUMS.sig ]; then
+    # A kit brings its key where it was signed, and only there.
+    [ -z "$(in_kit '^signing-key\.pem$')" ] ||
+      fail 3 "the signature that this kit had is gone (SHA256SUMS.sig): copy all of the kit again, or ask for a new one"
     [ -z "$KEY" ] || fail 3 "this kit is not signed: ask for one that is"
     mind "this kit is not signed: whole, but from whom?"
     return 0
@@ -93,10 +104,12 @@ check_signature() {
 # --- the machine ---
 
 check_machine() {
-  if [ -f "$ROOT$NODE/kit.env" ]; then
-    other=$(value_of SITE "$ROOT$NODE/kit.env")
-    [ "$other" = "$SITE" ] || fail 3 "this machine is a node of $other already: to make it one of $SITE, first" \
-      "run: sh $STATE/install.sh --uninstall"
+  whose=$(site_here)
+  if [ -n "$whose" ] && [ "$whose" != "$SITE" ]; then
+    here="still holds what $whose remembers"
+    [ ! -f "$ROOT$NODE/kit.env" ] || here="is a node of $whose already"
+    fail 3 "this machine $here, and $SITE must not begin with that memory: take another machine for it, or, if all" \
+      "that $whose remembers shall go for ever, first run: $(command_to --uninstall --purge)"
   fi
   check_token
   if brings k3s && [ -f "$ROOT/usr/local/bin/k3s" ] && ! placed /usr/local/bin/k3s; then
@@ -105,6 +118,9 @@ check_machine() {
   fi
   if ! brings k3s && [ -z "$ROOT" ] && ! has k3s; then
     fail 2 "k3s is not on this machine and this kit does not bring it: install it, or ask for a kit made with --k3s"
+  fi
+  if ! brings k3s && [ -n "$ROOT" ] && [ ! -f "$ROOT/usr/local/bin/k3s" ] && [ ! -f "$ROOT/usr/bin/k3s" ]; then
+    mind "no k3s is below $ROOT and this kit does not bring it: the site starts once one is there"
   fi
   if [ -z "$ROOT" ]; then
     check_arch
@@ -118,6 +134,15 @@ check_machine() {
   else
     mind "size and default route of the machine are not looked at: it does not run"
   fi
+}
+
+# Whose node this machine is, or whose memory is still on it; nothing where it is nobody's.
+site_here() { cat "$ROOT$NODE/kit.env" "$ROOT$KEPT" 2>/dev/null | sed -n 's/^SITE=//p' | head -n 1; }
+
+command_to() { # OPTIONS: what a person types for that
+  script=$ROOT$STATE/install.sh
+  [ -f "$script" ] || script=$ME
+  if [ -z "$ROOT" ]; then say "sudo sh $script $*"; else say "sh '$script' --root '$ROOT' $*"; fi
 }
 
 check_arch() {
@@ -138,9 +163,9 @@ check_token() {
     mind "this machine's clock says $(date -u +%Y-%m-%d), which is before this kit was made: set it if you can"
   ends=$(value_of TOKEN_EXPIRES kit.env)
   [ -n "$ends" ] && [ "$now" -gt "$ends" ] || return 0
-  if [ -f "$ROOT$NODE/kit.env" ] && cmp -s kit.env "$ROOT$NODE/kit.env"; then
-    return 0 # it was used in time, or this machine cannot join any more: installing it again changes neither
-  fi
+  # It was used in time, or this machine cannot join any more: installing it again changes neither.
+  cmp -s kit.env "$ROOT$NODE/kit.env" 2>/dev/null && return 0
+  [ -f "$ROOT$KEPT" ] && grep -v '^K3S=' "$ROOT$KEPT" | cmp -s kit.env - && return 0
   fail 3 "the join token in this kit ended on $(date -u -d "@$ends" +%Y-%m-%d):" \
     "ask your operator for a new kit (edge-agent node provision $SITE --replace)"
 }
@@ -153,7 +178,7 @@ check_size() {
   while [ ! -d "$top" ]; do top=$(dirname "$top"); done
   disk=$(df -Pk "$top" | awk 'NR == 2 { print int($4 / 1024) }')
   # What an earlier run put here needs no room again.
-  [ -f "$ROOT$NODE/kit.env" ] && disk=$((disk + $(value_of NEED_DISK_MB kit.env)))
+  [ -z "$whose" ] || disk=$((disk + $(value_of NEED_DISK_MB kit.env)))
   enough "processor cores" "$cores" NEED_CORES ""
   enough memory "$memory" NEED_MEMORY_MB " MB"
   enough "free disk in $top" "$disk" NEED_DISK_MB " MB"
@@ -196,15 +221,18 @@ lay() { # MODE SOURCE TARGET: whole or not at all
   mkdir -p "$(dirname "$target")"
   # Noted before it is there, so that --uninstall finds what an interrupted run left.
   placed "$3" || printf '%s\n' "$3" >>"$ROOT$NODE/placed"
+  put "$1" "$2" "$target"
+}
+
+put() { # MODE SOURCE PATH
   # A dot file: k3s reads none of those in the folders it watches.
-  part=$(dirname "$target")/.edge-agent.part
+  part=$(dirname "$3")/.edge-agent.part
   rm -f "$part"
   (umask 077 && cat "$2" >"$part")
   chmod "$1" "$part"
   sync "$part" 2>/dev/null || sync
-  mv -f "$part" "$target"
+  mv -f "$part" "$3"
 }
-
 
 lay_all() {
   if [ -z "$DRY" ]; then
@@ -301,6 +329,8 @@ lay_k3s() {
     INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_SKIP_SELINUX_RPM=true INSTALL_K3S_SKIP_START=true \
       INSTALL_K3S_SKIP_ENABLE=$skip INSTALL_K3S_BIN_DIR=$ROOT/usr/local/bin INSTALL_K3S_SYSTEMD_DIR=$ROOT$UNITS \
       sh airgap/k3s-install.sh || fail 2 "k3s-install.sh ended with an error: what it said is above"
+    [ -f "$ROOT$UNITS/k3s.service" ] || fail 2 "k3s-install.sh made no $ROOT$UNITS/k3s.service, so nothing would" \
+      "start k3s: ask for a kit without that script (its own unit starts k3s then), or with k3s's own one"
     [ -z "$ROOT" ] || enable_unit k3s.service multi-user.target
   fi
 }
@@ -429,10 +459,12 @@ renew_k3s() {
 # --- taking it away ---
 
 uninstall() {
-  [ -f "$ROOT$NODE/placed" ] || fail 2 "nothing of a kit is on this machine"
-  site=$(value_of SITE "$ROOT$NODE/kit.env" 2>/dev/null || :)
+  [ -f "$ROOT$NODE/placed" ] || [ -d "$ROOT$STATE" ] || fail 2 "nothing of a kit is on this machine"
+  site=$(site_here)
   mine=
-  placed /usr/local/bin/k3s && mine=yes # k3s came with the kit
+  ours && mine=yes
+  keep=$site # without a name there is no memory either: the first run ended before it laid anything
+  [ -z "$PURGE" ] || keep=
   if [ -z "$ROOT" ] && [ -z "$DRY" ]; then
     if systemctl is-active -q k3s; then
       say "stop the site"
@@ -443,7 +475,7 @@ uninstall() {
       systemctl disable -q --now k3s 2>/dev/null || :
       if [ -x /usr/local/bin/k3s-killall.sh ]; then
         /usr/local/bin/k3s-killall.sh >/dev/null 2>&1 || :
-      elif [ -z "$PURGE" ]; then
+      elif [ -z "$PURGE" ] && [ -f "$NODE/placed" ]; then
         mind "restart this machine to end what k3s left running"
       fi
       # Before anything is removed: after the restart this has to be here to be run again.
@@ -451,39 +483,110 @@ uninstall() {
         alive=$(left_alive | head -n 1)
         [ -z "$alive" ] || fail 4 "k3s is switched off and left $alive: restart this machine, then run this again"
       fi
-    elif [ -n "$PURGE" ]; then
-      kube delete namespace edge-agent --ignore-not-found --timeout=120s || :
     fi
   fi
-  while read -r path; do
-    [ -e "$ROOT$path" ] || [ -L "$ROOT$path" ] || continue
-    if [ -n "$DRY" ]; then
-      say "would remove $path"
-      continue
-    fi
-    say "remove $path"
-    rm_file "$path"
-  done <"$ROOT$NODE/placed"
-  if [ -n "$mine" ] && [ -z "$DRY" ]; then
-    rm -f "$ROOT$UNITS/k3s.service" "$ROOT$UNITS/k3s.service.env" # of k3s-install.sh
+  [ -n "$mine" ] || [ -z "$PURGE" ] || forget
+  [ -z "$keep" ] || [ -n "$DRY" ] || remember
+  if [ -f "$ROOT$NODE/placed" ]; then
+    while read -r path; do
+      # These two go last: until then this can be run again, and knows whose memory it takes away.
+      case $path in "$NODE/kit.env" | "$STATE/install.sh") ;; *) drop "$path" ;; esac
+    done <"$ROOT$NODE/placed"
+  fi
+  if [ -n "$mine" ]; then
+    made=$(made_by_k3s) # in words that the shell may split: they are paths of ours
+    for path in $made; do placed "$path" || drop "$path"; done
   fi
   if [ -n "$mine" ] && [ -n "$PURGE" ]; then
-    for path in /var/lib/rancher/k3s /etc/rancher/k3s /var/lib/kubelet /run/k3s; do
-      [ -d "$ROOT$path" ] || continue
-      if [ -n "$DRY" ]; then
-        say "would remove $path"
-        continue
-      fi
-      say "remove $path"
-      rm -rf "$ROOT$path" || mind "something of $path is left"
-    done
+    for path in /var/lib/rancher/k3s /etc/rancher/k3s /var/lib/kubelet /run/k3s; do drop_all "$path"; done
+    # Folders that disks are mounted at may stay. Where a file does, this machine still knows whose it is.
+    stays=$(find "$ROOT/var/lib/rancher/k3s" ! -type d 2>/dev/null | head -n 1)
+    [ -n "$DRY" ] || [ -z "$stays" ] || fail 4 "$stays cannot be removed: see what holds it, then run this again"
   fi
   cd / # out of what goes
-  [ -n "$DRY" ] || rm -rf "$ROOT$STATE" "$ROOT$NODE"
-  if [ -z "$ROOT" ] && [ -z "$DRY" ]; then systemctl daemon-reload; fi
-  if [ -z "$PURGE" ]; then
-    say "${site:-the site} is no longer installed; what it remembers is still in /var/lib/rancher/k3s (--purge removes it)"
+  drop_all "$NODE"
+  if [ -z "$keep" ]; then
+    drop_all "$STATE"
+  elif [ -z "$DRY" ]; then
+    find "$ROOT$STATE" -mindepth 1 -maxdepth 1 ! -name install.sh ! -name "${KEPT##*/}" -exec rm -rf {} +
   fi
+  if [ -z "$ROOT" ] && [ -z "$DRY" ]; then systemctl daemon-reload; fi
+  where=/var/lib/rancher/k3s
+  [ -n "$mine" ] || where="its volume in k3s"
+  if [ -n "$keep" ] && [ -n "$DRY" ]; then
+    say "would keep what $site remembers in $where, and $STATE/install.sh, which can remove that later"
+  elif [ -n "$keep" ]; then
+    say "$site is no longer installed; what it remembers is still in $where. To remove that too, for ever, run:" \
+      "$(command_to --uninstall --purge)"
+  elif [ -z "$DRY" ]; then
+    too=${PURGE:+, and nothing that it remembered is on this machine}
+    say "${site:-the site} is no longer installed$too"
+  fi
+}
+
+# Whether k3s, or what it left here, came with a kit and is nobody else's since.
+ours() {
+  placed /usr/local/bin/k3s && return 0
+  [ -f "$ROOT$KEPT" ] && [ "$(value_of K3S "$ROOT$KEPT")" = kit ] && ! k3s_is_here
+}
+
+k3s_is_here() { [ -e "$ROOT/usr/local/bin/k3s" ] || { [ -z "$ROOT" ] && has k3s; }; }
+
+# What a later --purge has to know, and the script that does it: this one, since the one here may be older.
+remember() {
+  mkdir -p "$ROOT$STATE"
+  if [ -f "$ROOT$NODE/kit.env" ]; then
+    { cat "$ROOT$NODE/kit.env" && printf 'K3S=%s\n' "${mine:+kit}"; } | put 0644 - "$ROOT$KEPT"
+  fi
+  [ ! -f "$ME" ] || cmp -s "$ME" "$ROOT$STATE/install.sh" || put 0755 "$ME" "$ROOT$STATE/install.sh"
+}
+
+# Where k3s is not the kit's it stays, and what the site remembers goes with its namespace.
+forget() {
+  data=$ROOT/var/lib/rancher/k3s
+  if [ -n "$ROOT" ] || ! k3s_is_here; then
+    [ -d "$data/server/db" ] || [ -d "$data/storage" ] || return 0 # none ever ran
+    [ -z "$ROOT" ] || fail 2 "what ${site:-the site} remembers is held by a k3s that no kit brought, and that does not" \
+      "run below --root: run this on the machine itself"
+    fail 2 "k3s is no longer on this machine, and what ${site:-the site} remembers is in the folder that it left," \
+      "$data: bring k3s back or remove that folder, then run this again"
+  fi
+  if [ -n "$DRY" ]; then
+    say "would remove the namespace edge-agent from k3s"
+    return 0
+  fi
+  kube delete namespace edge-agent --ignore-not-found --timeout=120s ||
+    fail 4 "k3s did not remove the namespace edge-agent, which holds what ${site:-the site} remembers: see that k3s" \
+      "runs (systemctl start k3s), then run this again"
+}
+
+made_by_k3s() { # what k3s's install script put here beside k3s itself
+  say "$UNITS/k3s.service $UNITS/k3s.service.env"
+  for name in kubectl crictl ctr; do
+    if [ "$(readlink "$ROOT/usr/local/bin/$name")" = k3s ]; then say "/usr/local/bin/$name"; fi
+  done
+  # It ends what k3s left running: until the purge.
+  if [ -n "$PURGE" ]; then say "/usr/local/bin/k3s-killall.sh /usr/local/bin/k3s-uninstall.sh"; fi
+}
+
+drop() { # a file, or a link
+  [ -e "$ROOT$1" ] || [ -L "$ROOT$1" ] || return 0
+  if [ -n "$DRY" ]; then
+    say "would remove $1"
+    return 0
+  fi
+  say "remove $1"
+  rm_file "$1"
+}
+
+drop_all() { # a folder
+  [ -d "$ROOT$1" ] || return 0
+  if [ -n "$DRY" ]; then
+    say "would remove $1"
+    return 0
+  fi
+  say "remove $1"
+  rm -rf "$ROOT$1" || mind "something of $1 is left"
 }
 
 left_alive() { # what of k3s is mounted or runs, though k3s was stopped
@@ -550,6 +653,7 @@ SITE=$(value_of SITE kit.env)
 check_machine
 lay_all
 lay_k3s
+[ -n "$DRY" ] || rm -f "$ROOT$KEPT" # what it says is said by kit.env and placed now, also of k3s
 old=$(tidy)
 [ -z "$old" ] || say "$old"
 if [ -n "$DRY" ]; then
@@ -558,7 +662,8 @@ if [ -n "$DRY" ]; then
 fi
 start
 if [ -n "$ROOT" ]; then
-  say "$SITE is laid below $ROOT; it starts when a machine does from there"
+  if brings k3s; then with='' ; else with=' that has k3s'; fi
+  say "$SITE is laid below $ROOT; it starts when a machine$with does from there"
 else
   fill
   say "this machine is a node of $SITE"
