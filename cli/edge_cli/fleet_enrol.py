@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from edge_cli.hub_client import HubDirOption, HubOption, HubRefusal, TokenOption, connect
+from edge_cli.hub_client import HubClient, HubDirOption, HubOption, HubRefusal, TokenOption, connect
 from edge_cli.output import FOUND, RETRY, data, emit_json, show_table, talk
 from edge_models.errors import ConfigError
 
@@ -31,7 +30,7 @@ def revoke(
 ) -> None:
     """Let nothing of a site in any more: its certificates, passwords and join token end, and its session does.
 
-    A new kit (node provision --replace) lets it in again. Exits 1 where no such site is registered, 4 where the broker
+    A new kit (node provision --replace) lets it in again. Exits 3 where no such site is registered, 4 where the broker
     has not ended its session yet.
 
     Example: edge-agent fleet revoke plant-01 --reason stolen --yes --hub-dir /var/lib/edge-hub
@@ -39,7 +38,7 @@ def revoke(
     client = connect(hub, token_file, hub_dir)
     if not yes:
         typer.confirm(f"Let nothing of site {site} in any more?", abort=True, err=True)
-    answer = _ask(client, "POST", f"/api/v1/sites/{quote(site, safe='')}/revoke", {"reason": reason})
+    answer = client.request("POST", f"/api/v1/sites/{quote(site, safe='')}/revoke", json={"reason": reason})
     if as_json:
         emit_json(answer)
     else:
@@ -129,17 +128,17 @@ def void_token(
 
     Example: edge-agent fleet token rm _group-north --hub-dir /var/lib/edge-hub
     """
-    answer = _ask(connect(hub, token_file, hub_dir), "DELETE", f"/api/v1/join-tokens/{quote(token, safe='')}", None)
+    answer = _take_back(connect(hub, token_file, hub_dir), token)
     if as_json:
         emit_json(answer)
     else:
         _say(f"nobody joins with {token} any more")
 
 
-def _ask(client: Any, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-    """Exits 1 where there is no such thing."""
+def _take_back(client: HubClient, token: str) -> Any:
+    """Exits 1 where there is no such token."""
     try:
-        return client.request(method, path, json=body)
+        return client.request("DELETE", f"/api/v1/join-tokens/{quote(token, safe='')}")
     except HubRefusal as error:
         if error.status != 404:
             raise

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +22,15 @@ TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 HUB_VARIABLE, TOKEN_VARIABLE = "EDGE_HUB", "EDGE_HUB_TOKEN_FILE"
+
+_OPERATOR = "operator.token"
+"""In a hub's folder: its token."""
+
+_CERTIFICATES = "An authority of your own for the API: SSL_CERT_FILE=FILE"
+"""Source: OpenSSL's own variable, which Python's default context reads."""
+
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL calls an answer that is none of TLS."""
 
 HubOption = Annotated[
     str | None, typer.Option("--hub", metavar="URL", help=f"The hub's HTTP API.  [env var: {HUB_VARIABLE}]")
@@ -49,10 +59,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
-"""Without proxies: a token for this machine must not be shown to one."""
-
-
 class HubClient:
     """One hub, as the holder of one token sees it."""
 
@@ -64,6 +70,8 @@ class HubClient:
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ConfigError(f"hub {url!r}: a token may not travel in clear: use https://")
         self._url, self._token = url.rstrip("/"), token
+        # Without proxies: a token for this machine must not be shown to one.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
 
     def request(
         self,
@@ -76,8 +84,8 @@ class HubClient:
     ) -> Any:
         """The JSON answer; a `body` that is a path is that file's bytes.
 
-        Raises `HubRefusal`, a `RejectedError`, with the hub's reason, `ConfigError` for a token it does not know,
-        `RetryableError` where no answer can be had.
+        Raises `HubRefusal`, a `RejectedError`, with the hub's reason, `ConfigError` for a token it does not know and
+        for what answers and can't be the API, `RetryableError` where no answer can be had.
         """
         if isinstance(body, Path):
             try:
@@ -118,7 +126,7 @@ class HubClient:
             self._url + path, body, headers, method=method
         )
         try:
-            with _opener.open(request, timeout=timeout_s) as answer:
+            with self._opener.open(request, timeout=timeout_s) as answer:
                 yield answer
         except urllib.error.HTTPError as error:
             with error:
@@ -129,26 +137,53 @@ class HubClient:
                 raise RetryableError(f"the hub at {self._url} failed: {reason}") from None
             raise HubRefusal(reason, error.code) from None
         except (OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", error)
-            raise RetryableError(f"the hub at {self._url} does not answer: {cause}") from None
+            raise _no_answer(self._url, error.reason if isinstance(error, urllib.error.URLError) else error) from None
 
 
 def connect(hub: str | None, token_file: Path | None, hub_dir: Path | None) -> HubClient:
     """The client for what a command was given: a URL and a token file, or the folder of a hub on this machine.
 
-    What is not given is taken from the variables EDGE_HUB and EDGE_HUB_TOKEN_FILE. Raises `ConfigError`.
+    What is not given is taken from the variables EDGE_HUB and EDGE_HUB_TOKEN_FILE. Raises `ConfigError`, and
+    `RetryableError` where the hub of this folder does not run.
     """
     if hub_dir is not None:
-        described = hub_dir / "hub.json"
-        try:
-            hub = hub or str(_load(described.read_bytes())["http"])
-        except OSError as error:
-            raise ConfigError(f"{described}: {error.strerror}; does the hub run there?") from None
-        token_file = token_file or hub_dir / "operator.token"
+        hub = hub or _announced(hub_dir)
+        token_file = token_file or hub_dir / _OPERATOR
     hub = hub or os.environ.get(HUB_VARIABLE)
     if hub is None:
         raise ConfigError(f"which hub? Give --hub URL, or --hub-dir DIR, or set {HUB_VARIABLE}")
     return HubClient(hub, read_token(token_file))
+
+
+def _announced(hub_dir: Path) -> str:
+    """Where the hub of this folder says that it listens. Raises as `connect`."""
+    described = hub_dir / "hub.json"
+    try:
+        return str(_load(described.read_bytes())["http"])
+    except FileNotFoundError:
+        if not (hub_dir / _OPERATOR).exists():
+            raise ConfigError(f"--hub-dir {hub_dir}: is no hub's folder: no {_OPERATOR} is in it") from None
+        raise RetryableError(
+            f"the hub in {hub_dir} does not run: start it (edge-agent hub serve {hub_dir}), then try again"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{described}: {error.strerror}") from None
+
+
+def _no_answer(url: str, cause: object) -> ConfigError | RetryableError:
+    """Why a request had no answer that could be read, and what to do."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = cause.verify_message or cause.reason
+        return ConfigError(
+            f"what answers at {url} shows a certificate that does not count on this machine ({why}): is that the hub's "
+            f"API? Where sites join (hub serve --enrol) is another address. {_CERTIFICATES}"
+        )
+    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        return ConfigError(f"what answers at {url} speaks no TLS: is that the hub's API? hub serve says where it is")
+    if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, ConnectionError):
+        return ConfigError(f"what answers at {url} speaks no HTTP: is that the hub's API? hub serve says where it is")
+    why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return RetryableError(f"the hub at {url} does not answer: {why}. Does it run, and there? Then try again")
 
 
 def read_token(token_file: Path | None) -> str:

@@ -248,7 +248,16 @@ def _check(wish: Wish, rows: Sequence[Row], out: Path) -> None:
     if wish.enrol is not None:
         check_enrol(wish.enrol)
     if wish.local_broker is not None:
-        Broker(wish.local_broker, client_id=site).address()
+        _check_local(Broker(wish.local_broker, client_id=site))
+
+
+def _check_local(broker: Broker) -> None:
+    """Of a site's sensors: inside its walls it may speak without TLS. Raises `ConfigError`."""
+    try:
+        broker.address()
+    except ConfigError as error:
+        right = f"{broker.url!r}: write mqtt://HOST:1883, or mqtts://HOST:8883 where it has TLS"
+        raise ConfigError(f"--local-broker {error if '@' in broker.url else right}") from None
 
 
 def _release(wish: Wish) -> tuple[Release, Artifacts]:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -18,6 +19,9 @@ app = typer.Typer(add_completion=False)
 """Holds the commands for the group `edge-agent node`, which takes them over."""
 
 STREAM = Path("-")
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+"""What a backup begins with. Source: RFC 8878, section 3.1.1."""
 
 
 @app.command("backup")
@@ -86,6 +90,7 @@ def restore_command(
             f"{file}: no such site file: it comes with the kit; a backup made --with-identity holds it too "
             f"(tar --zstd -xOf {backup} site.yaml)"
         )
+    _check_order(backup, file)
     site = load_site(file, data_folder)
     with _opened(backup) as source:
         try:
@@ -132,6 +137,14 @@ def _stdout(as_json: bool) -> BinaryIO:
     if sys.stdout.isatty():
         raise ConfigError("--out -: standard output is a terminal: send it into a file")
     return sys.stdout.buffer
+
+
+def _check_order(backup: Path, file: Path) -> None:
+    """Raises `ConfigError` where what should be the site file is a backup."""
+    with suppress(OSError), file.open("rb") as opened:  # who reads the site file says what is wrong with it
+        if opened.read(len(_ZSTD)) == _ZSTD:
+            right = f": edge-agent node restore {file} {backup}" if backup.suffix in (".yaml", ".yml") else ""
+            raise ConfigError(f"{file} is a backup, or packed like one: the site file comes second{right}")
 
 
 def _opened(file: Path) -> BinaryIO:

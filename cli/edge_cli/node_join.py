@@ -1,6 +1,5 @@
 """`edge-agent node join|renew|status`: a site's certificate by hand. A site that runs does the same by itself."""
 
-import errno
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from edge_agent.backup.room import REMEDY, is_full
 from edge_agent.config import HubLink, Site, load_site
 from edge_agent.enrol.client import EstClient
 from edge_agent.enrol.flow import NotDue, join, journal_public, renew
@@ -186,8 +186,8 @@ def _held(folder: IdentityFolder) -> Held | None:
 
 
 def _not_written(site: Site, error: OSError) -> KitError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RetryableError(f"{site.data}: {error.strerror}: free disk space, and do the same again")
+    if is_full(error):
+        return RetryableError(f"{site.data}: {error.strerror}: {REMEDY}, and do the same again")
     return ConfigError(f"{site.data}: {error.strerror or error}: this command needs the rights of who runs the site")
 
 

@@ -1,14 +1,20 @@
 """`edge-agent release`: make a release from files, and push it to sites."""
 
+import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edge_agent.plugins import load_plugin
 from edge_agent.policy import load_policy
+from edge_agent.sources.base import SourceContext
+from edge_agent.sources.registry import METHODS as SOURCE_METHODS
+from edge_agent.tools.registry import METHODS as TOOL_METHODS
 from edge_cli.hub_client import HubClient, HubDirOption, HubOption, HubRefusal, TokenOption, connect
 from edge_cli.output import data, emit_json, talk
 from edge_cli.publish import AgainOption, hand_over_newer, sign_release, upload
@@ -37,15 +43,22 @@ class ReleaseFile(BaseModel):
     agents: Annotated[list[AgentSpec], Field(min_length=1)]
 
 
-def make_release(file: Path) -> tuple[Release, dict[Digest, bytes]]:
+def _mind(line: str) -> None:
+    talk.print(f"mind: {line}", markup=False, soft_wrap=True)
+
+
+def make_release(file: Path, mind: Callable[[str], None] = _mind) -> tuple[Release, dict[Digest, bytes]]:
     """The release this file describes, everything in it checked, and the bytes of its artifacts.
 
+    `mind` is told of sources and tools that are not installed here: only the sites' image says whether they are there.
     Raises `ConfigError` or `RejectedError` naming the agent and the file.
     """
     written = load_yaml(file, ReleaseFile)
     release, blobs = resolve(written.release, written.agents, file.parent)
     for spec, agent in zip(written.agents, release.agents, strict=True):
         _check(spec, blobs[Digest(agent.bundle)], blobs[Digest(agent.policy)])
+        _check_source(spec, mind)
+        _check_grants(spec, mind)
     return release, blobs
 
 
@@ -72,6 +85,44 @@ def _check(spec: AgentSpec, bundle_bytes: bytes, policy_bytes: bytes) -> None:
         )
     if ungranted := sorted(policy.tools.difference(spec.grants)):
         raise ConfigError(f"agent {spec.name!r}: {spec.policy} calls {ungranted[0]}: add it to the agent's grants")
+
+
+class _SiteFileNeededError(Exception):
+    """A source asked for an endpoint, which only a site file has: what it says from there on is not of the release."""
+
+
+def _check_source(spec: AgentSpec, mind: Callable[[str], None]) -> None:
+    """Make the source, which checks its options and opens nothing. Raises `ConfigError` where they are wrong."""
+    kind, who = spec.source.kind, f"agent {spec.name!r}: "
+    try:
+        source = load_plugin("edge_agent.sources", kind, SOURCE_METHODS)
+    except ConfigError as error:
+        mind(f"{who}{error} on this machine; it starts only at sites whose image brings that source")
+        return
+    nowhere = Path(os.devnull)  # nothing is found below it, and nothing can be made
+    context = SourceContext("site", spec.name, nowhere, nowhere, _no_endpoint, lambda: time.time_ns() // 1000)
+    try:
+        source(spec.source.options, context)
+    except _SiteFileNeededError:
+        pass
+    except ConfigError as error:
+        # A file or a library that this machine lacks may well be at the site.
+        if not isinstance(error.__context__, OSError | ImportError):
+            raise ConfigError(who + str(error).removeprefix(who)) from None
+    except Exception as error:  # noqa: BLE001 - whatever a third party's class does
+        mind(f"{who}source {kind} could not be checked on this machine: {type(error).__name__}: {error}")
+
+
+def _no_endpoint(name: str) -> NoReturn:
+    raise _SiteFileNeededError(name)
+
+
+def _check_grants(spec: AgentSpec, mind: Callable[[str], None]) -> None:
+    for tool in dict.fromkeys(spec.grants):
+        try:
+            load_plugin("edge_agent.tools", tool, TOOL_METHODS)
+        except ConfigError as error:
+            mind(f"agent {spec.name!r}: {error} on this machine; it acts only at sites whose image brings that tool")
 
 
 def write_release(

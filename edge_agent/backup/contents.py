@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_agent.backup.archive import NOTES, SITE_FILE
+from edge_agent.backup.room import is_full
 from edge_agent.config import IDENTITY
 from edge_agent.enrol.identity import ABOUT, CA, CERTIFICATE, KEY
 from edge_agent.memory.checkpoint import KEY_FILE
@@ -75,7 +76,8 @@ def site_file(file: Path) -> dict[str, BinaryIO]:
 def notes_of(stack: ExitStack, data: Path, work: Path) -> dict[str, BinaryIO]:
     """What people noted at the site, where they did, copied into `work`, open until the stack ends: no hub has it.
 
-    Raises `RejectedError` where the file can't be read. They are few: one state of it is soon copied.
+    Raises `RejectedError` where the file can't be read, `sqlite3.Error` where there is no room for the copy. They are
+    few: one state of it is soon copied.
     """
     if not (data / NOTES).exists():
         return {}
@@ -84,6 +86,8 @@ def notes_of(stack: ExitStack, data: Path, work: Path) -> dict[str, BinaryIO]:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)) as db:
             db.execute("VACUUM INTO ?", (str(work / NOTES),))
     except sqlite3.Error as error:
+        if is_full(error):
+            raise
         raise RejectedError(f"{data / NOTES}: can't be read ({error}): mend it, or move it away") from None
     return {NOTES: stack.enter_context((work / NOTES).open("rb"))}
 

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from edge_agent.backup import archive
 from edge_agent.backup.archive import MEMORY, NOTES, SITE_FILE, Manifest
 from edge_agent.backup.rights import refuse_root_elsewhere
+from edge_agent.backup.room import REMEDY, is_full
 from edge_agent.config import IDENTITY, Site
 from edge_agent.memory import restored
 from edge_agent.memory.aside import second_name
@@ -66,35 +67,36 @@ def restore(source: BinaryIO, called: str, site: Site, force: bool, now_us: int)
     take it; the folder remembers then what it did before.
     """
     refuse_root_elsewhere(site.data)
-    with _claimed(site.data) as made:
+    with _claimed(site.data):
+        if (site.data / MEMORY).exists() and not force:
+            raise ConfigError(
+                f"{site.data} holds a memory: say --force to set it aside, or name another folder with --data"
+            )
+        work = site.data / _WORK
         try:
-            if (site.data / MEMORY).exists() and not force:
-                raise ConfigError(
-                    f"{site.data} holds a memory: say --force to set it aside, or name another folder with --data"
-                )
-            work = site.data / _WORK
             shutil.rmtree(work, ignore_errors=True)
-            try:
-                manifest = _unpack(source, called, site, work)
-                settled = _make_ready(work / MEMORY, called, site, manifest, now_us)
-                kept = _put_beside(work, site.data)
-                set_aside = _put_memory(work / MEMORY, site, settled.order, now_us)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-        except BaseException as error:
-            if made:
-                shutil.rmtree(site.data, ignore_errors=True)
-            if isinstance(error, OSError | sqlite3.Error):
-                why = getattr(error, "strerror", None) or error
-                raise RetryableError(f"restore into {site.data}: {why}") from None
-            raise
+            manifest = _unpack(source, called, site, work)
+            settled = _make_ready(work / MEMORY, called, site, manifest, now_us)
+            kept = _put_beside(work, site.data)
+            set_aside = _put_memory(work / MEMORY, site, settled.order, now_us)
+        except (OSError, sqlite3.Error, ConfigError) as error:
+            if is_full(error):
+                raise RetryableError(f"restore into {site.data}: no room: {REMEDY}") from None
+            if isinstance(error, ConfigError):
+                raise
+            raise RetryableError(f"restore into {site.data}: {getattr(error, 'strerror', None) or error}") from None
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return Restored(manifest, set_aside, kept, settled.epoch, settled.unknown)
 
 
 @contextmanager
-def _claimed(data: Path) -> Iterator[bool]:
-    """Hold the site's folder, so that no process starts in it; whether it was made for that. Raises `ConfigError`."""
-    made = not data.exists()
+def _claimed(data: Path) -> Iterator[None]:
+    """Hold the site's folder, so that no process starts in it. Raises `ConfigError`.
+
+    Where what is done inside fails, whatever was made for holding it is gone again.
+    """
+    made, first = not data.exists(), not (data / "lock").exists()
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = lock_data(data)
@@ -102,7 +104,13 @@ def _claimed(data: Path) -> Iterator[bool]:
         what = f"{data}: {error.strerror or error}: this command needs the rights of who runs the site"
         raise ConfigError(what) from None
     try:
-        yield made
+        yield
+    except BaseException:
+        if made:
+            shutil.rmtree(data, ignore_errors=True)
+        elif first and not (data / MEMORY).exists():
+            (data / "lock").unlink(missing_ok=True)
+        raise
     finally:
         os.close(lock)
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from edge_agent.backup import archive, contents
 from edge_agent.backup.archive import MEMORY, Entry, Manifest
 from edge_agent.backup.rights import refuse_root_elsewhere
+from edge_agent.backup.room import REMEDY, is_full
 from edge_agent.config import Site
 from edge_agent.memory.copy import Copied, copy_memory
 from edge_agent.memory.damage import is_damage, read_mark
@@ -52,12 +53,15 @@ def back_up(
                 sync(out.parent)
             else:
                 archive.write(out, manifest, files)
-    except UNREADABLE as error:
+    except (OSError, ConfigError, *UNREADABLE) as error:
+        if is_full(error):
+            where = out.parent if isinstance(out, Path) else site.data
+            raise RetryableError(f"backup of {site.config.site}: no room in {where}: {REMEDY}") from None
+        if isinstance(error, ConfigError):
+            raise
         if is_damage(error):
             raise _damaged(site, str(error)) from None
-        raise RetryableError(f"backup of {site.config.site}: {error}") from None
-    except OSError as error:
-        raise RetryableError(f"backup of {site.config.site}: {error.strerror or error}") from None
+        raise RetryableError(f"backup of {site.config.site}: {getattr(error, 'strerror', None) or error}") from None
     return manifest
 
 
@@ -65,7 +69,7 @@ def _check(site: Site, out: Path | BinaryIO) -> None:
     refuse_root_elsewhere(site.data)
     memory = site.data / MEMORY
     if not memory.exists():
-        raise ConfigError(f"{site.data}: there is nothing to back up: this site never ran")
+        raise _never_ran(site)
     if (mark := read_mark(memory)) is not None and mark.report is None:
         raise _damaged(site, mark.reason)
     if not isinstance(out, Path):
@@ -102,8 +106,10 @@ def _inside(data: Path) -> Iterator[Path]:
             raise RetryableError(f"{work}: another backup is made now") from None
         for left in work.iterdir():
             left.unlink()
-        yield work
-        shutil.rmtree(work, ignore_errors=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     finally:
         os.close(fd)
 
@@ -113,12 +119,20 @@ def _copy(site: Site, target: Path) -> Copied:
     try:
         copied = copy_memory(site.data / MEMORY, target)
     except ValueError:
-        raise ConfigError(f"{site.data}: there is nothing to back up: this site never ran") from None
+        raise _never_ran(site) from None
     with reading(target) as connection:
         found = damage(connection)
     if found:
         raise _damaged(site, f"{found[0].epoch}:{found[0].lane}:{found[0].seq} {found[0].what}")
     return copied
+
+
+def _never_ran(site: Site) -> ConfigError:
+    why = f"{site.data}: there is nothing to back up: this site never ran"
+    if not site.identity.is_dir():
+        return ConfigError(why)
+    own = "it has joined its hub, and its keys are there: run it once, then back it up"
+    return ConfigError(f"{why}; {own}, or copy {site.data} itself, guarded as a key")
 
 
 def _damaged(site: Site, why: str) -> RejectedError:

@@ -40,7 +40,8 @@ def k3s_cargo(path: Path, sha256: str | None) -> tuple[Cargo, str | None]:
         return cargo, arch
     if sha256 is None:
         raise ConfigError(
-            f"--k3s {path}: is no program for Linux: was a web page saved in its place? (or --k3s-sha256)"
+            f"--k3s {path}: is no program for Linux (was a web page saved in its place?): download it again; a script "
+            "of your own in its place wants --k3s-sha256"
         )
     return cargo, None
 

@@ -1,7 +1,7 @@
-"""Is this kit what somebody signed, does it fit, and would this machine carry it?"""
+"""Is this kit what somebody signed, does it fit, and would the machine that is to be its node carry it?"""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +33,16 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenState:
+    """What the hub says of the newest join token of a site."""
+
+    state: str
+    """`open`, `spent`, `void` or `expired`."""
+    expires_s: int
+    """UTC seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """With what eyes a kit is looked at."""
 
@@ -49,9 +59,12 @@ class Look:
     ask_hub: Callable[[Path, str], None] | None = None
     """`(site file, pin)`: ask the hub for its CA. Raises `RejectedError` where it has another than the token's, and
     `RetryableError` where it does not answer. None: it is not asked."""
+    ask_tokens: Callable[[], Mapping[str, TokenState]] | None = None
+    """Ask the hub's API for its join tokens, by site. Raises `RejectedError`, `RetryableError`. None: it is not
+    asked, and a token counts as good by its date."""
     machine: MachineFacts | None = None
     here: bool = False
-    """Whether `machine` is the node: then what does not fit is wrong, and not only worth a word."""
+    """Whether `machine` is to be the node: then it has to fit. Else it is somebody's desk, and not judged."""
 
 
 def check_kit(kit: Path, look: Look) -> list[Finding]:
@@ -115,6 +128,10 @@ def _signed(kit: Path, sums: bytes, look: Look) -> Iterator[Finding]:
     try:
         signature = (kit / sealing.SIGNATURE).read_bytes()
     except OSError:
+        if _names(sums, sealing.KEY):  # which only signed kits bring
+            again = "copy all of the kit again, or ask for a new one"
+            yield Finding("wrong", f"the signature that this kit had is gone ({sealing.SIGNATURE})", again)
+            return
         grade: Grade = "wrong" if look.root is not None else "mind"
         yield Finding(grade, "it is not signed", "ask for a signed kit: edge-agent node provision … --trust DIR")
         return
@@ -131,6 +148,13 @@ def _signed(kit: Path, sums: bytes, look: Look) -> Iterator[Finding]:
         yield Finding("good", f"signed by {key}, a key of {whose}")
         if look.root is None:
             yield Finding("mind", "whose root that is was not looked at", "--root FILE holds it against yours")
+
+
+def _names(sums: bytes, path: str) -> bool:
+    try:
+        return path in sealing.read_sums(sums)
+    except RejectedError:  # told already
+        return False
 
 
 def _versions(facts: KitFacts, look: Look) -> Iterator[Finding]:
@@ -181,9 +205,37 @@ def _token(kit: Path, facts: KitFacts, look: Look) -> Iterator[Finding]:
         ended = f"the join token ended {_ago(now_s - facts.token_expires_s)} ago"
         yield Finding("mind" if used else "wrong", ended, "" if used else again)
     else:
-        yield Finding("good", f"the join token is good for {_ago(facts.token_expires_s - now_s)}")
+        good = f"the join token is good for {_ago(facts.token_expires_s - now_s)}"
+        yield _at_hub(facts, facts.token_expires_s, look, good, again)
         if look.ask_hub is not None:
             yield _asked(look.ask_hub, kit / "site.yaml", token.pin)
+
+
+def _at_hub(facts: KitFacts, expires_s: int, look: Look, good: str, again: str) -> Finding:
+    """What the hub says of a token whose date is good; what the date says, where it is not asked."""
+    if look.ask_tokens is None:
+        how = "whether it is spent, the hub's API knows: --ask-hub with --hub-dir, or with --hub and --token-file"
+        return Finding("good", f"{good}, by its date", how)
+    try:
+        known = look.ask_tokens().get(facts.site)
+    except (RejectedError, RetryableError) as error:
+        return Finding("mind", f"{good}, by its date; {error}", "ask it from where its API can be reached")
+    if known is None:
+        return Finding("wrong", f"the hub knows no join token of {facts.site}", again)
+    if known.expires_s != expires_s:
+        return Finding("wrong", "the hub has made a newer join token: this kit's counts no more", "take the newer kit")
+    if known.state == "spent":
+        return _spent(facts, look, again)
+    if known.state != "open":
+        return Finding("wrong", f"the join token is {known.state}, says the hub", again)
+    return Finding("good", f"{good}, says the hub")
+
+
+def _spent(facts: KitFacts, look: Look, again: str) -> Finding:
+    if look.machine is not None and look.machine.site == facts.site:
+        return Finding("good", "the join token is spent: this machine is its node already")
+    grade: Grade = "wrong" if look.here else "mind"  # here nobody could join with it
+    return Finding(grade, "the join token is spent: a machine has joined with it", f"if that is not its node: {again}")
 
 
 def _asked(ask_hub: Callable[[Path, str], None], site: Path, pin: str) -> Finding:
@@ -209,15 +261,10 @@ def _manifests(kit: Path, facts: KitFacts, validate: Validator | None) -> Iterat
 
 
 def _machine(facts: KitFacts, look: Look) -> Iterator[Finding]:
-    machine = look.machine
-    grade: Grade = "wrong" if look.here else "mind"
-    if machine is None:
+    if look.machine is None or not look.here:
         return
-    wrong = list(_misfits(facts, machine))
-    for what, do in wrong:
-        yield Finding(grade, f"this machine: {what}", do)
-    if not wrong:
-        yield Finding("good", "this machine is large enough, and has a default route")
+    wrong = [Finding("wrong", f"this machine: {what}", do) for what, do in _misfits(facts, look.machine)]
+    yield from wrong or [Finding("good", "this machine is large enough, and has a default route")]
 
 
 def _misfits(facts: KitFacts, machine: MachineFacts) -> Iterator[tuple[str, str]]:
@@ -234,8 +281,9 @@ def _misfits(facts: KitFacts, machine: MachineFacts) -> Iterator[tuple[str, str]
         yield "no default route, and k3s does not start without one", "connect its network, or install.sh --add-route"
     if machine.site not in (None, facts.site):
         yield (
-            f"is a node of {machine.site} already",
-            "sh /var/lib/edge-agent-kit/install.sh --uninstall, or another one",
+            f"is a node of {machine.site} already, or holds what that remembers",
+            "take another machine, or, if all that it remembers shall go for ever: "
+            "sudo sh /var/lib/edge-agent-kit/install.sh --uninstall --purge",
         )
 
 

@@ -1,5 +1,7 @@
 """The token goes to the hub and to nobody else; every answer that is none becomes one of the kit's errors."""
 
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from certificates import SERVER, Authority
 
 from edge_cli.hub_client import HubClient, HubRefusal, connect
 from edge_models.errors import ConfigError, KitError, RetryableError
@@ -113,12 +116,78 @@ def test_who_is_asked_comes_from_options_or_variables(
         connect(None, None, None)
     with pytest.raises(ConfigError, match="who asks"):
         connect(server.url, None, None)
-    with pytest.raises(ConfigError, match=r"hub\.json"):
+    with pytest.raises(ConfigError, match=r"is no hub's folder: no operator\.token is in it"):
         connect(None, None, tmp_path)
     (tmp_path / "operator.token").write_text("from-folder\n")
+    with pytest.raises(RetryableError, match=r"does not run: start it \(edge-agent hub serve "):
+        connect(None, None, tmp_path)
     (tmp_path / "hub.json").write_text(f'{{"http": "{server.url}"}}')
     connect(None, None, tmp_path).request("GET", "/x")
     monkeypatch.setenv("EDGE_HUB", server.url)
     monkeypatch.setenv("EDGE_HUB_TOKEN_FILE", str(tmp_path / "operator.token"))
     connect(None, None, None).request("GET", "/x")
     assert {token for *_, token in server.came} == {"Bearer from-folder"}
+
+
+def test_a_hub_that_is_away_is_told_of_with_what_to_do(server: Server) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(RetryableError) as caught:
+            HubClient(url, "secret").request("GET", "/x")
+    assert str(caught.value) == (
+        f"the hub at {url} does not answer: Connection refused. Does it run, and there? Then try again"
+    )
+
+
+def test_a_certificate_that_does_not_count_here_is_no_hub_that_is_away(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of the port where sites join: its authority is the hub's own."""
+    authority = Authority("the hub's own")
+    (tmp_path / "ca.pem").write_bytes(authority.chain)
+    certificate = authority.issue("hub", SERVER, tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"https://localhost:{listening.getsockname()[1]}"
+
+        def greet() -> None:
+            for _ in range(2):
+                connection, _ = listening.accept()
+                try:
+                    with context.wrap_socket(connection, server_side=True) as secured:
+                        secured.recv(65_536)
+                        secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                except OSError:
+                    connection.close()
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(ConfigError) as caught:
+            HubClient(url, "secret").request("GET", "/x")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert HubClient(url, "secret").request("GET", "/x") == {}, "what the message says to do does not help"
+        thread.join(30)
+    said = str(caught.value)
+    assert f"what answers at {url} shows a certificate that does not count on this machine (" in said
+    assert "is that the hub's API? Where sites join (hub serve --enrol) is another address. " in said
+    assert "SSL_CERT_FILE=FILE" in said
+
+
+def test_what_answers_in_another_language_is_not_the_api(server: Server) -> None:
+    with pytest.raises(ConfigError, match=r"speaks no TLS: is that the hub's API\?"):
+        HubClient(server.url.replace("http:", "https:"), "secret").request("GET", "/x")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"220 mail.example\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(ConfigError, match=r"speaks no HTTP: is that the hub's API\?"):
+            HubClient(f"http://127.0.0.1:{listening.getsockname()[1]}", "secret").request("GET", "/x")
+        thread.join(30)

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,9 @@ import pytest
 import yaml
 from operator_desk import Operator
 
-from edge_agent.config import load_site
+from edge_agent.config import IDENTITY, load_site
+from edge_agent.enrol.identity import KEY
+from edge_agent.memory.checkpoint import KEY_FILE
 from edge_cli.hub_client import HubClient, connect
 from edge_cli.main import main
 from edge_cli.node_join import join_by_hand
@@ -142,10 +145,10 @@ def desk(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Type `edge-agent node …`."""
+    """Type `edge-agent node …`, or of another group."""
 
-    def typed(*words: str | Path) -> Said:
-        monkeypatch.setattr("sys.argv", ["edge-agent", "node", *map(str, words)])
+    def typed(*words: str | Path, group: str = "node") -> Said:
+        monkeypatch.setattr("sys.argv", ["edge-agent", group, *map(str, words)])
         code: Any = 0
         try:
             main()
@@ -417,7 +420,7 @@ def test_kits_that_cannot_be_written_register_nobody(run: Run, desk: Path, site:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--airgap"], "--airgap: the node cannot fetch k3s: name its binary with --k3s FILE"),
+        (["--airgap"], "--airgap: the kit has to bring k3s: name its binary with --k3s FILE"),
         (["--k3s", "nowhere"], "--k3s nowhere: No such file"),
         (["--k3s", "k3s", "--k3s-sha256", "0" * 64], "not 0000"),
         (["--k3s", "press.yaml"], "is no program for Linux"),
@@ -508,9 +511,11 @@ def test_install_sh_asks_the_kits_own_program_where_it_is_there(run: Run, kit: P
     path = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     said = subprocess.run(words, capture_output=True, text=True, check=False, env=path)
     assert said.returncode == 3
-    assert "error: edge-agent node check refuses this kit" in said.stderr
-    assert "site.yaml" in said.stderr, "what it said is not above"
-    assert "site.yaml" not in said.stdout
+    errors = [line for line in said.stderr.splitlines() if not line.startswith("mind: ")]
+    assert len(errors) == 1, said.stderr
+    assert errors[0].startswith("error: edge-agent node check refuses this kit: ")
+    assert "site.yaml" in errors[0], "what is wrong is not said"
+    assert said.stdout == ""
     assert not (root / "etc").exists()
 
 
@@ -546,14 +551,53 @@ def test_a_retired_site_is_let_in_no_more_and_its_kit_holds_no_secret(run: Run, 
     copy.write_text(token)
     other = run("retire", "plant-66", "--kit", kit)
     assert (other.code, "is not the kit of plant-66" in other.err) == (2, True)
+    assert run("join", kit / "site.yaml").code == 0  # as a site that is run from its kit does
+    keys = {f"data/{IDENTITY}/{KEY}", f"data/{KEY_FILE}"}
+    assert all((kit / each).is_file() for each in keys)
     done = run("retire", site, "--kit", kit, "--json")
     assert done.code == 0, done.err
-    assert set(json.loads(done.out)["wiped"][str(kit)]) >= {"secrets/join.token", "manifests/05-secrets.yaml"}
+    assert set(json.loads(done.out)["wiped"][str(kit)]) >= {"secrets/join.token", "manifests/05-secrets.yaml", *keys}
     assert not list((kit / "secrets").iterdir())
+    assert not [each for each in keys if (kit / each).exists()]
     assert run("join", kit / "site.yaml", "--token", copy).code != 0
     assert hub.client.request("GET", f"/api/v1/sites/{site}")["revoked_us"] is not None
-    unknown = run("retire", "plant-never")
-    assert (unknown.code, unknown.err.count("\n")) == (2, 1)
+
+
+def test_a_site_that_nobody_knows_is_one_refusal_whoever_is_asked(run: Run, desk: Path, hub: Hub) -> None:
+    word = "error: the hub refused: no site 'plant-never' is registered at this hub\n"
+    assert (run("retire", "plant-never").code, run("retire", "plant-never").err) == (3, word)
+    said = run("revoke", "plant-never", "--yes", group="fleet")
+    assert (said.code, said.out, said.err) == (3, "", word)
+    Path("release.yaml").write_text(RELEASE.format(number=90, bundle=BUNDLE))
+    made = run("create", "release.yaml", "--trust", hub.trust, "--out", "release-90", group="release")
+    assert made.code == 0, made.err
+    said = run("push", "release-90", "--to", "plant-never", group="release")
+    assert (said.code, said.out, said.err) == (3, "", word)
+
+
+def test_the_hub_says_what_has_become_of_a_token(
+    run: Run, kit: Path, site: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGE_HUB")
+    offline = run("check", kit).out
+    assert re.search(r"✓ the join token is good for [67] days, by its date\n", offline)
+    assert "this machine" not in offline, "it is the operator's"
+    assert "by its date" in run("check", kit, "--ask-hub").out, "nothing says where its API is"
+    asked = ("--ask-hub", "--hub-dir", hub.folder)
+    assert re.search(r"✓ the join token is good for [67] days, says the hub\n", run("check", kit, *asked).out)
+    assert (run("check", kit, *asked[1:]).code, run("check", kit, "--ask-hub", "--hub-dir", kit).code) == (2, 2)
+    assert run("join", kit / "site.yaml").code == 0
+    spent = run("check", kit, *asked)
+    assert (spent.code, "! the join token is spent: a machine has joined with it" in spent.out) == (0, True)
+    hub.client.request("POST", f"/api/v1/sites/{site}/revoke", json={})
+    void = run("check", kit, *asked)
+    assert (void.code, "✗ the join token is void, says the hub" in void.out) == (1, True)
+    assert (
+        run("provision", site, *COMMON, "--hub", hub.url, "--replace", "--join-days", "2", "--out", "kit-2").code == 0
+    )
+    older = run("check", kit, *asked)
+    assert (older.code, "✗ the hub has made a newer join token" in older.out) == (1, True)
+    assert run("check", "kit-2", *asked).code == 0
 
 
 def test_the_hub_can_be_asked_whether_it_is_the_one(

@@ -116,6 +116,8 @@ def test_any_tar_gives_back_the_site_file(run: Run, folder: Path) -> None:
         (("restore", "good", "plant-02.yaml"), 3, "it is of site 'plant-01', and this is 'plant-02'"),
         (("restore", "plant-01.yaml", "plant-02.yaml"), 3, "backup plant-01.yaml: no backup of a site, or"),
         (("restore", "good", "gone.yaml"), 2, "no such site file"),
+        (("restore", "plant-01.yaml", "good"), 2, "comes second: edge-agent node restore good plant-01.yaml"),
+        (("restore", "good", "good"), 2, "good is a backup, or packed like one: the site file comes second"),
     ],
 )
 def test_what_is_wrong_is_one_line(run: Run, folder: Path, words: tuple[str, ...], code: int, why: str) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_k3s.checking import Finding, Look, check_kit
+from edge_k3s.checking import Finding, Look, TokenState, check_kit
 from edge_k3s.kit import write_kit
 from edge_k3s.machine import MachineFacts, read_machine
 from edge_k3s.sealing import Sealer, read_sums, sums_of
 from edge_k3s.spec import KitSpec
 from edge_k3s.validating import validator
-from edge_models.errors import ConfigError, RejectedError
+from edge_models.errors import ConfigError, RejectedError, RetryableError
 
 MADE_S = 1_796_000_000
 MACHINE = MachineFacts("amd64", 4, 4000, 40_000, "/var/lib", True, None)
@@ -32,7 +32,8 @@ def test_a_kit_that_is_well(full_kit: Path, joining: KitSpec, sealer: Sealer) ->
     said = "\n".join(finding.what for finding in findings)
     assert f"signed by {sealer.public}, a key of your root" in said
     assert "plant-08, release 3, edge-agent-kit:0.1.0-0123456789ab, k3s v1.35.2+k3s1 for any processor" in said
-    assert "the join token is good for 6 days" in said
+    assert "the join token is good for 6 days, by its date" in said
+    assert "this machine is large enough, and has a default route" in said
     assert "every manifest is valid" in said
 
 
@@ -121,6 +122,44 @@ def test_a_token_ends(full_kit: Path, later_s: int, says: list[str]) -> None:
     assert all(part in what for part, what in zip(says, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("known", "grade", "says"),
+    [
+        (TokenState("open", MADE_S + 7 * 86_400), "good", "the join token is good for 6 days, says the hub"),
+        (TokenState("spent", MADE_S + 7 * 86_400), "mind", "the join token is spent: a machine has joined with it"),
+        (TokenState("void", MADE_S + 7 * 86_400), "wrong", "the join token is void, says the hub"),
+        (TokenState("expired", MADE_S + 7 * 86_400), "wrong", "the join token is expired, says the hub"),
+        (TokenState("open", MADE_S + 8 * 86_400), "wrong", "the hub has made a newer join token"),
+        (None, "wrong", "the hub knows no join token of plant-08"),
+    ],
+)
+def test_the_hub_knows_more_of_a_token_than_its_date(
+    full_kit: Path, known: TokenState | None, grade: str, says: str
+) -> None:
+    tokens = {"plant-09": TokenState("open", MADE_S), **({} if known is None else {"plant-08": known})}
+    findings = check_kit(full_kit, dataclasses.replace(LOOK, ask_tokens=lambda: tokens))
+    (found,) = (finding for finding in findings if "join token" in finding.what)
+    assert (found.grade, found.what.startswith(says)) == (grade, True), found
+    assert not found.do if grade == "good" else found.do
+
+
+def test_a_spent_token_is_of_no_use_to_another_machine(full_kit: Path) -> None:
+    spent = {"plant-08": TokenState("spent", MADE_S + 7 * 86_400)}
+    look = dataclasses.replace(LOOK, ask_tokens=lambda: spent, here=True)
+    assert wrong(check_kit(full_kit, look)) == ["the join token is spent: a machine has joined with it"]
+    its_node = dataclasses.replace(look, machine=dataclasses.replace(MACHINE, site="plant-08"))
+    assert not wrong(check_kit(full_kit, its_node))
+
+
+def test_a_hub_that_does_not_say_leaves_the_date(full_kit: Path) -> None:
+    def away() -> dict[str, TokenState]:
+        raise RetryableError("the hub is away")
+
+    findings = check_kit(full_kit, dataclasses.replace(LOOK, ask_tokens=away))
+    assert not wrong(findings)
+    assert "the join token is good for 6 days, by its date; the hub is away" in minded(findings)
+
+
 def test_a_node_that_has_joined_needs_no_token(full_kit: Path) -> None:
     machine = dataclasses.replace(MACHINE, site="plant-08")
     findings = check_kit(full_kit, dataclasses.replace(LOOK, now_s=MADE_S + 9 * 86_400, machine=machine, here=True))
@@ -157,9 +196,7 @@ def test_a_clock_that_is_behind_is_told_of(full_kit: Path) -> None:
 )
 def test_a_machine_that_does_not_do(full_kit: Path, facts: dict[str, object], says: str) -> None:
     look = dataclasses.replace(LOOK, machine=dataclasses.replace(MACHINE, **facts))  # type: ignore[arg-type]
-    findings = check_kit(full_kit, look)
-    assert not wrong(findings)
-    assert says in minded(findings)
+    assert not [finding for finding in check_kit(full_kit, look) if "machine" in finding.what], "nobody's node yet"
     (only,) = wrong(check_kit(full_kit, dataclasses.replace(look, here=True)))
     assert says in only
 
@@ -202,6 +239,15 @@ def test_a_site_file_that_its_own_reader_refuses(full_kit: Path) -> None:
 def test_a_folder_that_is_no_kit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is it the folder of a kit"):
         check_kit(tmp_path, LOOK)
+
+
+def test_a_signature_that_was_taken_out_is_missed(joining: KitSpec, sealer: Sealer, tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    write_kit(joining, kit, sealer)
+    (kit / "SHA256SUMS.sig").unlink()
+    wrong = [each for each in check_kit(kit, LOOK) if each.grade == "wrong"]
+    assert [each.what for each in wrong] == ["the signature that this kit had is gone (SHA256SUMS.sig)"]
+    assert "ask for a new one" in wrong[0].do
 
 
 def test_this_machine_is_read_as_its_kernel_has_it() -> None:

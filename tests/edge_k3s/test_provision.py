@@ -504,7 +504,11 @@ def test_operators_at_once_make_a_release_known_once(hub: Hub, desk: Desk) -> No
         ({"image": "kit:latest"}, "image 'kit:latest'"),
         ({"hub_network": "hub.example"}, "network 'hub.example'"),
         ({"broker": "mqtt://mqtt.hub.example"}, "use mqtts://"),
-        ({"local_broker": "http://192.0.2.1"}, "broker 'http://192.0.2.1'"),
+        ({"local_broker": "http://192.0.2.1"}, "--local-broker 'http://192.0.2.1': write mqtt://HOST:1883"),
+        (
+            {"local_broker": "192.0.2.1"},
+            "--local-broker '192.0.2.1': write mqtt://HOST:1883, or mqtts://HOST:8883 where",
+        ),
         ({"hub": "http://192.0.2.1:8600"}, "use https://"),
         ({"token_file": "nowhere"}, "token file nowhere: No such file"),
         ({"token_file": "release.yaml"}, "token file release.yaml: wanted one token"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from edge_k3s.spec import KitSpec
-from edge_k3s.wiping import wipe_secrets
+from edge_k3s.wiping import SITE_KEYS, wipe_secrets
 from edge_models.errors import ConfigError
 
 
@@ -16,6 +16,23 @@ def test_no_secret_stays(joining: KitSpec, full_kit: Path) -> None:
     assert not [secret for secret in joining.secrets.values() if secret.encode() in left]
     assert (full_kit / "site.yaml").exists()
     assert wipe_secrets(full_kit) == []
+
+
+def test_the_keys_of_a_site_that_was_run_from_the_kit_go_too(full_kit: Path) -> None:
+    """And nothing else of its data: not its certificate, not its memory, and nothing that a link leads to."""
+    wipe_secrets(full_kit)
+    data, elsewhere = full_kit / "data", full_kit.parent / "elsewhere"
+    kept = ["identity/certificate.pem", "memory.db", "trust/key.pem"]
+    for path in (*SITE_KEYS, "restore.partial/journal.key", *kept):
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        (data / path).write_text(path)
+    assert wipe_secrets(full_kit) == [*(f"data/{name}" for name in SITE_KEYS), "data/restore.partial/journal.key"]
+    assert sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()) == kept
+    data.rename(elsewhere)
+    data.symlink_to(elsewhere)
+    (elsewhere / "identity" / "key.pem").write_text("another's")
+    assert wipe_secrets(full_kit) == []
+    assert (elsewhere / "identity" / "key.pem").read_text() == "another's"
 
 
 def test_the_bytes_are_written_over(full_kit: Path) -> None:

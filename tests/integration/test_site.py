@@ -167,7 +167,7 @@ def test_a_second_process_on_the_same_data_is_refused(
     ("source", "says"),
     [
         ({"kind": "mqtt", "topic": "trace"}, "agent 'watch': source mqtt: key 'endpoint' is missing"),
-        ({"kind": "mqtt", "topic": "trace", "endpoint": "press"}, "agent 'watch': no endpoint is named 'press' in the site file"),
+        ({"kind": "mqtt", "topic": "trace", "endpoint": "press"}, "agent 'watch': no endpoint is named 'press'"),
         ({"kind": "htp"}, "agent 'watch': no source is named 'htp' (did you mean 'http'?"),
     ],
 )

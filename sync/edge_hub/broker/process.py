@@ -3,6 +3,7 @@
 On loopback by password; for sites elsewhere by certificate, on mosquitto only.
 """
 
+import errno
 import json
 import socket
 import subprocess
@@ -148,8 +149,11 @@ class BrokerProcess:
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             if not self.alive():
-                if _in_use(port):
+                if _why_taken("127.0.0.1", port):
                     return False
+                if self._tls is not None and (why := _why_taken(self._tls.host, self._tls.port)):
+                    where = f"{self._tls.host}:{self._tls.port}"
+                    raise ConfigError(f"--mqtts {where}: {self.kind} cannot listen there for sites: {why}")
                 raise RetryableError(f"{self.kind} ended at once: {_last_line(self._log)}")
             if accepts(port, PROBE, self._probe):
                 return True
@@ -180,7 +184,7 @@ def _ports(folder: BrokerFolder, port: int) -> list[int]:
     if port:
         return [port]
     last = last_run(folder.path)
-    remembered = [last.port] if last is not None and not _in_use(last.port) else []
+    remembered = [last.port] if last is not None and not _why_taken("127.0.0.1", last.port) else []
     return remembered + [free_port() for _ in range(_TRIES)]
 
 
@@ -190,14 +194,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
+def _why_taken(host: str, port: int) -> str | None:
+    """Why nobody can begin to listen there now; None where one can."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        return "another program does" if taken else str(error.strerror or error)
+    return None
 
 
 def _last_line(log: Path) -> str:

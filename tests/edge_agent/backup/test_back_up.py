@@ -1,12 +1,13 @@
 """Taking a site's backup. Held: edge_agent/MEMORY.md, Backup and restore."""
 
-import errno
 import io
 import os
+import secrets
 import shutil
 import sqlite3
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,57 @@ def test_a_full_disk_leaves_nothing(kept: Any, tmp_path: Path, monkeypatch: pyte
         return real("/dev/full", os.O_WRONLY) if str(path).endswith("/whole") else real(path, *args, **kw)
 
     monkeypatch.setattr("edge_agent.backup.taking.os.open", full)
-    with pytest.raises(RetryableError, match=os.strerror(errno.ENOSPC)):
+    with pytest.raises(RetryableError, match=r"no room in .*: free disk space"):
         back_up(kept.site, tmp_path / "b", NOW_US)
     assert [each.name for each in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    at = tmp_path / "disk"
+    at.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", at], check=False).returncode != 0:
+        pytest.skip("a tmpfs can't be mounted here: needs root")
+    yield at
+    subprocess.run(["umount", "-l", at], check=True)
+
+
+@pytest.mark.parametrize("left_kb", [0, 4, 40, 100])
+def test_a_full_disk_is_no_fault_of_the_memory(kept: Any, small_disk: Path, left_kb: int) -> None:
+    """However far it came: nothing of it is left, and the words are about the disk."""
+    journal = kept.journal()
+    journal.write([Draft("telemetry", "observation", "press", NOW_US, f'"{secrets.token_hex(4000)}"')] * 20)
+    journal.close()
+    (small_disk / "other").write_bytes(bytes((256 - left_kb) * 1024))
+    with pytest.raises(RetryableError) as caught:
+        back_up(kept.site, small_disk / "b", NOW_US)
+    assert str(caught.value) == f"backup of plant-01: no room in {small_disk}: free disk space"
+    assert [each.name for each in small_disk.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("left_kb", [0, 16, 40])
+def test_a_full_disk_of_the_sites_own_keeps_nothing_of_it(
+    make_site: Callable[..., Any], small_disk: Path, left_kb: int
+) -> None:
+    """To standard output the copy is made in the site's own folder."""
+    made = make_site(data=str(small_disk))
+    made.live(rows=2, open_acts=0)
+    left = shutil.disk_usage(small_disk).free
+    assert left > left_kb * 1024
+    (small_disk / "other").write_bytes(bytes(left - left_kb * 1024))
+    with pytest.raises(RetryableError, match=r"no room in .*: free disk space"):
+        back_up(made.site, io.BytesIO(), NOW_US)
+    assert not (small_disk / WORK).exists()
+
+
+def test_a_site_that_joined_and_never_ran_is_told_where_its_keys_are(make_site: Callable[..., Any]) -> None:
+    made = make_site()
+    with pytest.raises(ConfigError, match=r"this site never ran$"):
+        back_up(made.site, made.file.parent / "b", NOW_US)
+    (made.data / "identity").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"never ran; it has joined.*run it once.*or copy .*/data itself"):
+        back_up(made.site, made.file.parent / "b", NOW_US, made.file)
 
 
 def test_a_damaged_memory_is_told_of_and_not_backed_up(kept: Any, tmp_path: Path) -> None:

@@ -171,6 +171,26 @@ def test_what_is_torn_is_refused_and_the_place_stays_as_it_was(
     assert not new.data.exists()
 
 
+def test_a_kit_that_never_ran_is_left_as_it_was(backup: Path, make_site: Callable[..., Any]) -> None:
+    """It may have a data folder: it tried to join."""
+    new = make_site(folder="new")
+    whole = backup.read_bytes()
+    backup.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RejectedError):
+        put(backup, new)
+    assert not new.data.exists()
+    new.data.mkdir()
+    (new.data / "identity.lock").touch()
+    with pytest.raises(RejectedError):
+        put(backup, new)
+    assert [each.name for each in new.data.iterdir()] == ["identity.lock"]
+    backup.write_bytes(whole)
+    put(backup, new)
+    with pytest.raises(ConfigError, match="holds a memory"):
+        put(backup, new)
+    assert (new.data / "lock").exists()
+
+
 def test_what_a_newer_kit_made_and_what_has_no_room_is_refused_before_it_is_unpacked(
     kept: Any, backup: Path, make_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

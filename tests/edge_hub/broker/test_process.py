@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authorities
 
-from edge_hub.broker import FEEDER, HUB, BrokerFolder, BrokerProcess
+from edge_hub.broker import FEEDER, HUB, BrokerFolder, BrokerProcess, TlsListener
+from edge_hub.broker.mosquitto import find_mosquitto
 from edge_hub.broker.roles import local_user
 from edge_hub.broker.running import find_running, process_born
 from edge_models.errors import ConfigError, RetryableError
@@ -140,6 +142,23 @@ def test_what_is_written_about_it(folder: BrokerFolder, broker: BrokerProcess) -
     assert not broker.alive()
     assert find_running(folder.path) is None
     broker.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "why"), [("127.0.0.1", "another program does"), ("192.0.2.1", "Cannot assign requested address")]
+)
+def test_a_place_for_sites_that_cannot_be_had_is_named_with_its_option(
+    folder: BrokerFolder, tmp_path: Path, host: str, why: str
+) -> None:
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    Authorities(tmp_path / "ca").equip(folder.tls)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError) as caught:
+            BrokerProcess(folder, prefer="mosquitto", tls=TlsListener(host, port, folder.tls))
+    assert str(caught.value) == f"--mqtts {host}:{port}: mosquitto cannot listen there for sites: {why}"
+    assert find_running(folder.path) is None
 
 
 def test_it_comes_back_on_its_port(folder: BrokerFolder, kind: Any) -> None:
