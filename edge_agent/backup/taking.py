@@ -17,6 +17,7 @@ from edge_agent.backup.room import REMEDY, is_full
 from edge_agent.config import Site
 from edge_agent.memory.copy import Copied, copy_memory
 from edge_agent.memory.damage import is_damage, read_mark
+from edge_agent.memory.owner import refuse_another
 from edge_agent.memory.schema import UNREADABLE, reading
 from edge_agent.memory.verify import damage
 from edge_models.durable import sync
@@ -70,6 +71,7 @@ def _check(site: Site, out: Path | BinaryIO) -> None:
     memory = site.data / MEMORY
     if not memory.exists():
         raise _never_ran(site)
+    refuse_another(site.data, site.config.site)
     if (mark := read_mark(memory)) is not None and mark.report is None:
         raise _damaged(site, mark.reason)
     if not isinstance(out, Path):

@@ -198,6 +198,13 @@ def test_a_site_that_joined_and_never_ran_is_told_where_its_keys_are(make_site: 
         back_up(made.site, made.file.parent / "b", NOW_US, made.file)
 
 
+def test_a_memory_of_another_site_is_not_backed_up_under_this_ones_name(kept: Any, tmp_path: Path) -> None:
+    kept.file.write_text(kept.file.read_text().replace("plant-01", "plant-02"))
+    with pytest.raises(ConfigError, match="the memory there is of site plant-01, and this is plant-02"):
+        back_up(kept.site, tmp_path / "b", NOW_US)
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_damaged_memory_is_told_of_and_not_backed_up(kept: Any, tmp_path: Path) -> None:
     whole = kept.memory.read_bytes()
     at = whole.index(b'{"n":7}')
