@@ -2,6 +2,7 @@
 
     DATA/identity/        key.pem, certificate.pem (with those between it and the root), ca.pem (the root), about.json
     DATA/identity.next/   a key, durable before it is asked with; with about.json, the last to be written, all is there
+    DATA/identity.old/    what was before, on its way out
     DATA/identity.lock    held by who changes any of them
 
 Guarantee: after a kill or a power cut at any instruction, `settle` finds the old pair or the new one, whole, and the
@@ -49,7 +50,7 @@ class IdentityFolder:
     def __init__(self, path: Path, site: str) -> None:
         """Reads and makes nothing yet."""
         self.path, self._site = path, site
-        self._next = path.with_name(f"{path.name}.next")
+        self._next, self._old = (path.with_name(f"{path.name}.{end}") for end in ("next", "old"))
 
     @property
     def key(self) -> Path:
@@ -99,7 +100,7 @@ class IdentityFolder:
 
     def settle(self) -> None:
         """Bring to its end what a kill or a power cut cut short; nothing where another process is at it."""
-        if self._next.exists():
+        if self._next.exists() or self._old.exists():
             try:
                 with self.locked():
                     pass
@@ -130,9 +131,13 @@ class IdentityFolder:
         self._settle()
 
     def _settle(self) -> None:
+        if self._old.exists():
+            shutil.rmtree(self._old)
         if (self._next / ABOUT).exists():
-            # Cut short here, some of the old pair is left, and all of the new one: it goes on the same way.
+            # Cut short between the two renames, all of the new pair is there, and it goes on the same way. One follows
+            # the other at once: who connects just then finds neither pair, and has to try again.
             if self.path.exists():
-                shutil.rmtree(self.path)
+                self.path.rename(self._old)
             self._next.rename(self.path)
             sync(self.path.parent)
+            shutil.rmtree(self._old, ignore_errors=True)

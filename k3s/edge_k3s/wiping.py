@@ -8,7 +8,7 @@ from edge_k3s.rendering import SECRETS_FILE
 from edge_models.durable import sync
 from edge_models.errors import ConfigError
 
-SITE_KEYS = ("identity/key.pem", "identity.next/key.pem", "journal.key")
+SITE_KEYS = ("identity/key.pem", "identity.next/key.pem", "identity.old/key.pem", "journal.key")
 """Private keys that a site makes in its data folder: of its certificate, the next one's, and its journal's."""
 
 _DATA = ("data", "data/restore.partial")

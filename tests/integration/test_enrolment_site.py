@@ -109,8 +109,11 @@ class Site:
         return self.data / "identity" / "certificate.pem"
 
     def serial(self) -> str:
-        """Of the certificate it uses."""
-        return read_identity(load_pem(self.certificate.read_bytes())[0]).serial
+        """Of the certificate it uses; for a moment, while one takes another's place, there is neither."""
+        while True:
+            with suppress(FileNotFoundError):
+                return read_identity(load_pem(self.certificate.read_bytes())[0]).serial
+            time.sleep(0.001)
 
     def events(self, label: str) -> int:
         """How many such events are in its journal."""

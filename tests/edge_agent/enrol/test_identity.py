@@ -78,6 +78,15 @@ def test_a_swap_that_was_cut_short_is_brought_to_its_end(folder: IdentityFolder,
     assert (read(folder), folder.held(), folder.next_key()) == (pair("2"), NEWER, None)
 
 
+def test_an_old_pair_that_was_left_when_the_new_one_was_in_place_goes(folder: IdentityFolder) -> None:
+    folder.path.parent.mkdir()
+    whole(folder.path.with_name("identity.old"), "1", HELD)
+    whole(folder.path, "2", NEWER)
+    folder.settle()
+    assert (read(folder), folder.held()) == (pair("2"), NEWER)
+    assert not folder.path.with_name("identity.old").exists()
+
+
 def test_an_answer_of_which_not_all_was_written_changes_nothing(folder: IdentityFolder) -> None:
     took(folder, "1", HELD)
     with folder.locked():

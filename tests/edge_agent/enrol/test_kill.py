@@ -100,5 +100,6 @@ def test_killed_at_any_operation_a_site_has_the_old_identity_or_the_new_and_goes
         assert len(new) in (1, 2), "one certificate, or two where the first was taken before the kill"
         assert public_of(folder.certificate) == new[-1].request.key
         assert not (data / "identity.next").exists()
+        assert not (data / "identity.old").exists(), "the old key is gone"
     assert killed > 15, "fewer operations than a join has: the hook saw nothing"
     assert "got" in json.loads(first.stdout)
