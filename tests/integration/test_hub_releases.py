@@ -197,4 +197,4 @@ def test_a_hub_that_is_away(hub: Any, made: Path) -> None:
     code, _, err = command("fleet", "ls", "--hub", url, "--token-file", token)
     assert (code, "does not answer" in err) == (4, True)
     code, _, err = command("fleet", "ls", "--hub-dir", hub.folder)
-    assert (code, "hub.json" in err) == (2, True)
+    assert (code, "does not run: start it" in err) == (4, True)
