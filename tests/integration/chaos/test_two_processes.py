@@ -2,8 +2,10 @@
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,21 @@ if TYPE_CHECKING:
     Until = Callable[..., Any]
 
 
-@pytest.mark.timeout(600)
+def until_told(world: "World", until: "Until", true: Callable[[], Any], what: str) -> None:
+    """amqtt may keep a connection that another took over: its process is told nothing until the broker ends, as here.
+
+    Mosquitto ends the connection itself.
+    """
+    deadline = time.monotonic() + 45
+    while world.broker.kind == "amqtt" and not true() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if world.broker.kind == "amqtt" and not true():
+        world.broker.kill()
+        world.broker.begin()
+    until(true, what, 60)
+
+
+@pytest.mark.timeout(360)
 def test_two_processes_with_one_id_lose_and_double_nothing_and_the_hub_notes_it(world: "World", until: "Until") -> None:
     settings = world.settings("plant-01", rate_per_s=40)
     first = world.add(settings)
@@ -35,10 +51,10 @@ def test_two_processes_with_one_id_lose_and_double_nothing_and_the_hub_notes_it(
         return {stream: high for stream, high in world.hub.highs("plant-01").items() if stream in own}
 
     until(lambda: other.starts() > first.starts(), "the other to start")
-    # amqtt forgets one of the connections and leaves it open: that process hears of it when two pings went unanswered.
-    until(lambda: sum(theirs(other).values()) > 100, "records of the other at the hub", 240)
+    wait = partial(until_told, world, until)
+    wait(lambda: sum(theirs(other).values()) > 100, "records of the other at the hub")
     noted = "SELECT key, times FROM incidents WHERE site='plant-01' AND what='two_processes'"
-    until(lambda: world.ask_hub(noted), "the incident to be noted", 240)
+    wait(lambda: world.ask_hub(noted), "the incident to be noted")
     for each in (first, other):
         assert each.alive(), each.log()[-2000:]
     [(key, _), *more] = world.ask_hub(noted)
