@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from edge_agent.actor import Actor
 from edge_agent.brain import Brain, Deployment
@@ -128,12 +129,10 @@ class Supervisor:
             self._now_us,
             time.monotonic,
         )
-        worker = Worker(brain, loop, recent, self._journal, self._open_source, self._now_us)
+        make = partial(_source, self._site, now_us=self._now_us)
+        worker = Worker(brain, loop, recent, self._journal, make, self._now_us)
         worker.start()
         return worker
-
-    def _open_source(self, brain: Brain) -> Source:
-        return _source(self._site, brain, self._now_us)
 
 
 def check_source(site: Site, brain: Brain, now_us: Callable[[], int]) -> None:

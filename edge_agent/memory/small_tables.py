@@ -69,7 +69,7 @@ def implausible(path: Path) -> str | None:
     if not path.exists() or not path.stat().st_size:
         return None
     # What SQLite can't say now, the one who opens the file to write is told.
-    with contextlib.suppress(sqlite3.Error), closing(open_as_it_is(path)) as connection:
+    with contextlib.suppress(*UNREADABLE), closing(open_as_it_is(path)) as connection:
         if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
             return None
         for row in connection.execute("SELECT slot, release, generation, document, at FROM slots"):

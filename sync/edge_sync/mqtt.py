@@ -13,8 +13,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -352,13 +352,9 @@ def refused(broker: Broker, timeout_s: float) -> str | None:
     A certificate that counts no more is refused so, after the handshake. Raises `ConfigError` for files that can't be
     read, `OSError` where nobody answers.
     """
-    host, port, tls = broker.address()
-    if not tls:
-        return None
-    with (
-        socket.create_connection((host, port), timeout_s) as plain,
-        _tls_context(broker).wrap_socket(plain, server_hostname=host) as connection,
-    ):
+    with _by_tls(broker, timeout_s) as connection:
+        if connection is None:
+            return None
         try:
             return None if connection.recv(1) else "it ends the connection"
         except TimeoutError:
@@ -372,17 +368,25 @@ def foreign(broker: Broker, timeout_s: float) -> str | None:
 
     Raises as `refused`.
     """
-    host, port, tls = broker.address()
-    if not tls:
-        return None
     try:
-        with (
-            socket.create_connection((host, port), timeout_s) as plain,
-            _tls_context(broker).wrap_socket(plain, server_hostname=host),
-        ):
+        with _by_tls(broker, timeout_s):
             return None
     except ssl.SSLCertVerificationError as error:
         return str(error.verify_message or error.reason)
+
+
+@contextmanager
+def _by_tls(broker: Broker, timeout_s: float) -> Iterator[ssl.SSLSocket | None]:
+    """A connection to the broker after the handshake, closed at the end; None where it speaks no TLS."""
+    host, port, tls = broker.address()
+    if not tls:
+        yield None
+        return
+    with (
+        socket.create_connection((host, port), timeout_s) as plain,
+        _tls_context(broker).wrap_socket(plain, server_hostname=host) as connection,
+    ):
+        yield connection
 
 
 def _read_secret(path: Path | None) -> str | None:

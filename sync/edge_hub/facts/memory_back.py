@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from edge_hub.database.schema import epochs, records, sites, streams
-from edge_hub.facts.site_facts import begun, known
+from edge_hub.facts.site_facts import known
 from edge_hub.records.chain import held_hash
 from edge_hub.records.stream import of_stream
 from edge_sync.batch import encode
@@ -74,14 +74,13 @@ def _facts(db: Connection, site: str, now_us: int) -> tuple[list[KnownFact], int
     """The site's facts, the newest first, and how many more there are than there is room for."""
     held, size = list[KnownFact](), 0
     rows = known(db, site, now_us)
-    told = begun(db, site, {row.epoch for row in rows})
     for row in rows:
         fact = KnownFact(
             key=row.key,
             value=json.loads(row.value),
             expires_at=row.expires_at,
             origin=record_id(row.epoch, row.lane, row.seq),
-            order=told.get(row.epoch, (0, 0))[1],
+            order=row.ord,
         )
         size += len(dump(fact)) + 1
         if size > MAX_FACTS_BYTES or len(held) == MAX_KEYS:

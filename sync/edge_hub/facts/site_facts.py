@@ -22,9 +22,6 @@ from edge_sync.rows import Row, record_id
 MAX_SITE_KEYS = 1_000
 """Of one site. A sound one has 500 at a time; what has expired goes first, then what was set the longest ago."""
 
-Rank = tuple[int, int, int]
-"""How new a fact is: since when the hub knows its epoch, the epoch's order at its site, its number there."""
-
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -60,7 +57,7 @@ def note(db: Connection, now_us: int, stream: tuple[str, str, str], rows: Iterab
     site, epoch, lane = stream
     mine = facts.c.site == site
     held = {row.key: row for row in db.execute(select(facts).where(mine, facts.c.key.in_(list(said))))}
-    since = begun(db, site, {epoch, *(row.epoch for row in held.values())})
+    since = _since(db, site, {epoch, *(row.epoch for row in held.values())})
     this = since.get(epoch, (now_us, 0))
     for key, (fact, seq) in said.items():
         values = {"value": fact.value, "expires_at": fact.expires_at, "epoch": epoch, "lane": lane, "seq": seq}
@@ -75,11 +72,13 @@ def note(db: Connection, now_us: int, stream: tuple[str, str, str], rows: Iterab
 
 
 def known(db: Connection, site: str, now_us: int) -> Sequence[Any]:
-    """The rows of a site's facts that have not expired, the newest first."""
+    """The rows of a site's facts that have not expired, newest first; `ord`: their epoch's order, 0 if not known."""
     alive = or_(facts.c.expires_at.is_(None), facts.c.expires_at > now_us)
-    rows = db.execute(select(facts).where(facts.c.site == site, alive)).all()
-    since = begun(db, site, {row.epoch for row in rows})
-    return sorted(rows, key=lambda row: _rank(row, since), reverse=True)
+    epoch = (epochs.c.site == facts.c.site) & (epochs.c.epoch == facts.c.epoch)
+    since, order = func.coalesce(epochs.c.since_us, facts.c.since_us), func.coalesce(epochs.c.ord, 0)
+    query = select(facts, order.label("ord")).select_from(facts.outerjoin(epochs, epoch))
+    newest = (since.desc(), order.desc(), facts.c.seq.desc(), facts.c.key)
+    return db.execute(query.where(facts.c.site == site, alive).order_by(*newest)).all()
 
 
 class SiteFacts:
@@ -104,15 +103,11 @@ class SiteFacts:
         ]
 
 
-def begun(db: Connection, site: str, names: Iterable[str]) -> Mapping[str, tuple[int, int]]:
+def _since(db: Connection, site: str, names: Iterable[str]) -> Mapping[str, tuple[int, int]]:
     """Since when the hub knows these epochs, and their order at the site."""
     query = select(epochs.c.epoch, epochs.c.since_us, epochs.c.ord)
     rows = db.execute(query.where(epochs.c.site == site, epochs.c.epoch.in_(list(names))))
     return {row.epoch: (row.since_us, row.ord) for row in rows}
-
-
-def _rank(row: Any, since: Mapping[str, tuple[int, int]]) -> Rank:
-    return (*since.get(row.epoch, (row.since_us, 0)), row.seq)
 
 
 def _bound(db: Connection, site: str, now_us: int) -> None:
